@@ -1,0 +1,46 @@
+# make run   page, REST and feed with the built-in engine (or your ComfyUI)      make test   everything but browser and live tests
+# make lab   the notebooks                                                       make check  ruff, mypy, import rules
+# make bench the figures that issues name, as ratios                             Without make: see README.md
+
+PYTHON ?= python3
+UV = 0.13.9
+BIN = .venv/bin
+STAMP = .venv/.installed
+
+.PHONY: run test again lab bench check browser clean
+
+run: $(STAMP)
+	$(BIN)/python app.py
+
+test: $(STAMP) check
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not live and not browser" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+
+# what failed last time, alone: on a busy machine a test of timing may fail once
+again: $(STAMP)
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures=none $(ARGS)
+
+browser: $(STAMP)
+	$(BIN)/python -m pytest -m browser $(ARGS)
+
+lab: $(STAMP)
+	$(BIN)/python -m jupyterlab notebooks
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+# uv installs in seconds; plain pip does the same from the same hashes where uv cannot reach its index
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --require-hashes -r requirements.lock \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
