@@ -1,0 +1,255 @@
+"""roles: what the inputs of any graph mean, found by walking it and not by titles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.graph import NodeCatalog, graph_hash
+from toolkit.roles import STAGES, Role, find_roles, is_sampler, model_of, plain_model_name, recipe_of, stage_of
+
+RECORDINGS = Path(__file__).with_name("recordings")
+CATALOG = NodeCatalog(json.loads((RECORDINGS / "object_info-0.3.64.json").read_text(encoding="utf-8")))
+relaxed = settings(deadline=None, max_examples=60)  # a busy machine is no fault
+
+
+def recorded_graphs() -> list[dict[str, Any]]:
+    lines = [json.loads(text) for path in sorted(RECORDINGS.glob("*.jsonl")) for text in path.read_text(encoding="utf-8").splitlines()]
+    bodies = [line["json"] for line in lines if line["kind"] == "http_req" and line["path"] == "/prompt" and isinstance(line.get("json"), dict)]
+    graphs = [body["prompt"] for body in bodies if isinstance(body.get("prompt"), dict)]
+    return [graph for graph in graphs if all(isinstance(node, dict) and "class_type" in node and "inputs" in node for node in graph.values())]
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def roles(graph: dict[str, Any]) -> dict[str, list[tuple[str, str, Any]]]:
+    found: dict[str, list[tuple[str, str, Any]]] = {}
+    for role in find_roles(graph):
+        found.setdefault(role.name, []).append((role.node_id, role.input, role.value))
+    return found
+
+
+BASIC = {
+    "4": node("CheckpointLoaderSimple", ckpt_name="anime\\xl.safetensors"),
+    "10": node("LoraLoader", model=["4", 0], clip=["4", 1], lora_name="mika_v3.safetensors", strength_model=0.8, strength_clip=1.0),
+    "5": node("EmptyLatentImage", width=832, height=1216, batch_size=2),
+    "6": node("CLIPTextEncode", text="a fox", clip=["10", 1]),
+    "7": node("CLIPTextEncode", text="blur", clip=["10", 1]),
+    "3": node(
+        "KSampler", seed=7, steps=20, cfg=6.5, sampler_name="euler", scheduler="normal", denoise=1.0, model=["10", 0], positive=["6", 0], negative=["7", 0],
+        latent_image=["5", 0],
+    ),
+    "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+    "9": node("SaveImage", images=["8", 0], filename_prefix="x"),
+}  # fmt: skip
+
+
+# ---- roles ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_picture_has_every_role_once():
+    assert roles(BASIC) == {
+        "prompt": [("6", "text", "a fox")],
+        "negative_prompt": [("7", "text", "blur")],
+        "seed": [("3", "seed", 7)],
+        "steps": [("3", "steps", 20)],
+        "cfg": [("3", "cfg", 6.5)],
+        "sampler": [("3", "sampler_name", "euler")],
+        "scheduler": [("3", "scheduler", "normal")],
+        "denoise": [("3", "denoise", 1.0)],
+        "width": [("5", "width", 832)],
+        "height": [("5", "height", 1216)],
+        "batch_size": [("5", "batch_size", 2)],
+        "model": [("4", "ckpt_name", "anime\\xl.safetensors")],
+        "lora": [("10", "lora_name", "mika_v3.safetensors")],
+    }
+
+
+def test_titles_do_not_count():
+    titled = {key: {**value, "_meta": {"title": "negative prompt"}} for key, value in BASIC.items()}
+    assert find_roles(titled) == find_roles(BASIC)
+
+
+def test_the_sides_of_a_conditioning_are_kept_apart_through_other_nodes():
+    graph = {
+        **BASIC,
+        "20": node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0], control_net=["21", 0], strength=1.0),
+        "21": node("ControlNetLoader", control_net_name="depth.safetensors"),
+    }
+    graph["3"] = node("KSampler", positive=["20", 0], negative=["20", 1], latent_image=["5", 0])
+    assert roles(graph)["prompt"] == [("6", "text", "a fox")]
+    assert roles(graph)["negative_prompt"] == [("7", "text", "blur")]
+
+
+def test_texts_of_several_branches_come_in_the_order_of_the_inputs():
+    graph = {
+        "1": node("CLIPTextEncode", text="first", clip=["9", 0]),
+        "2": node("CLIPTextEncode", text="second", clip=["9", 0]),
+        "3": node("ConditioningCombine", conditioning_1=["1", 0], conditioning_2=["2", 0]),
+        "4": node("ConditioningCombine", conditioning_1=["3", 0], conditioning_2=["1", 0]),
+        "5": node("KSampler", positive=["4", 0], negative=["1", 0], latent_image=["6", 0]),
+    }
+    assert [value for _, _, value in roles(graph)["prompt"]] == ["first", "second"]
+    assert "negative_prompt" not in roles(graph), "each input plays one role"
+
+
+def test_a_text_from_another_node_is_found_where_it_is_written():
+    graph = {**BASIC, "6": node("CLIPTextEncode", text=["30", 0], clip=["4", 1]), "30": node("PrimitiveString", value="from afar")}
+    assert roles(graph)["prompt"] == [("30", "value", "from afar")]
+
+
+def test_the_size_is_found_at_the_source_of_the_latent():
+    graph = {**BASIC, "31": node("LatentUpscaleBy", samples=["5", 0], scale_by=1.5)}
+    graph["3"] = node("KSampler", positive=["6", 0], negative=["7", 0], latent_image=["31", 0])
+    assert roles(graph)["width"] == [("5", "width", 832)]
+
+
+def test_a_linked_setting_plays_no_role():
+    graph = {**BASIC, "3": {**BASIC["3"], "inputs": {**BASIC["3"]["inputs"], "seed": ["40", 0]}}, "40": node("PrimitiveInt", value=5)}
+    assert "seed" not in roles(graph)
+
+
+def test_an_advanced_sampler_with_a_guider_is_one_too():
+    graph = {
+        "1": node("SamplerCustomAdvanced", noise=["2", 0], guider=["3", 0], sampler=["4", 0], sigmas=["5", 0], latent_image=["6", 0]),
+        "6": node("EmptySD3LatentImage", width=512, height=512, batch_size=1),
+    }
+    assert is_sampler(graph["1"])
+    assert roles(graph)["width"] == [("6", "width", 512)]
+    assert not is_sampler(node("KSampler", positive=["6", 0]))
+    assert not is_sampler({})
+
+
+def test_a_clip_has_frames_and_a_rate():
+    graph = {
+        "1": node("EmptyHunyuanLatentVideo", width=832, height=480, length=49, batch_size=1),
+        "2": node("CreateVideo", images=["1", 0], fps=24.0),
+        "3": node("VHS_VideoCombine", images=["1", 0], frame_rate=16),
+    }
+    assert roles(graph)["frames"] == [("1", "length", 49)]
+    assert roles(graph)["fps"] == [("2", "fps", 24.0), ("3", "frame_rate", 16)]
+
+
+def test_a_missing_node_is_walked_around():
+    graph = {"3": node("KSampler", positive=["6", 0], negative=["7", 0], latent_image=["5", 0], seed=1)}
+    assert roles(graph) == {"seed": [("3", "seed", 1)]}
+
+
+def test_a_circle_is_walked_once():
+    graph = {"3": node("KSampler", positive=["3", 0], negative=["4", 0], latent_image=["3", 0]), "4": node("Mix", a=["3", 0], b=["4", 0])}
+    assert find_roles(graph) == []
+
+
+def test_a_graph_of_any_depth_is_walked():
+    deep = {str(n): node("KSampler", positive=[str(n + 1), 0], negative=[str(n + 1), 0], latent_image=[str(n + 1), 0]) for n in range(3)}
+    deep |= {str(n): node("Pass", x=[str(n + 1), 0]) for n in range(3, 3000)}
+    deep["3000"] = node("CLIPTextEncode", text="down here", width=64)
+    assert {(role.name, role.value) for role in find_roles(deep)} == {("prompt", "down here"), ("width", 64)}
+
+
+@pytest.mark.parametrize("graph", recorded_graphs(), ids=lambda graph: f"{len(graph)} nodes")
+def test_every_role_of_a_recorded_graph_is_the_value_of_its_input(graph):
+    found = find_roles(graph)
+    assert all(graph[role.node_id]["inputs"][role.input] == role.value for role in found)
+    assert len({(role.node_id, role.input) for role in found}) == len(found)
+    assert json.loads(json.dumps(recipe_of(graph)))["graph_hash"] == graph_hash(graph)
+
+
+links = st.tuples(st.sampled_from("abc"), st.integers(0, 1)).map(list)
+values = links | st.integers() | st.text(max_size=3) | st.none() | st.floats() | st.lists(st.integers(), max_size=2)
+LINKED = ["positive", "negative", "latent_image", "guider", "text"]
+SET = ["seed", "steps", "width", "length", "fps", "frame_rate", "lora_name", "strength_model", "ckpt_name"]
+inputs = st.dictionaries(st.sampled_from(LINKED + SET), values)
+graphs = st.dictionaries(st.sampled_from("abc"), st.builds(lambda name, inputs: node(name, **inputs), st.sampled_from(["K", "EmptyX"]), inputs))
+
+
+@settings(relaxed, max_examples=150)
+@given(graphs)
+def test_no_graph_stops_the_reading_of_its_roles(graph):
+    recipe, roles = recipe_of(graph), find_roles(graph)
+    assert all(role.value is graph[role.node_id]["inputs"][role.input] for role in roles)
+    assert len(recipe["loras"]) == sum(role.name == "lora" for role in roles)
+    assert len(recipe["parameters"]) == len(roles)
+
+
+# ---- recipes --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_recipe_of_a_plain_picture():
+    recipe = recipe_of(BASIC)
+    assert recipe.pop("parameters")["3.seed"] == 7
+    assert recipe == {
+        "prompt": "a fox", "negative_prompt": "blur", "seed": 7, "cfg": 6.5, "sampler": "euler", "scheduler": "normal", "denoise": 1.0, "width": 832,
+        "height": 1216, "batch_size": 2, "frames": None, "fps": None, "steps": 20, "model": "anime/xl", "models": ["anime/xl"],
+        "loras": [{"name": "mika_v3", "strength": 0.8}], "graph_hash": graph_hash(BASIC),
+    }  # fmt: skip
+
+
+def test_two_samplers_add_their_steps_and_share_what_is_equal():
+    second = {**BASIC["3"], "inputs": {**BASIC["3"]["inputs"], "steps": 10, "cfg": 4.0, "latent_image": ["3", 0]}}
+    recipe = recipe_of({**BASIC, "11": second})
+    assert (recipe["steps"], recipe["cfg"], recipe["sampler"], recipe["seed"]) == (30, None, "euler", 7)
+
+
+@pytest.mark.parametrize(("given_strength", "strength"), [(0.5, 0.5), (1, 1.0), (["40", 0], None), ("0.5", None)])
+def test_a_strength_that_another_node_decides_is_unknown(given_strength, strength):
+    graph = {**BASIC, "10": {**BASIC["10"], "inputs": {**BASIC["10"]["inputs"], "strength_model": given_strength}}}
+    assert recipe_of(graph)["loras"] == [{"name": "mika_v3", "strength": strength}]
+
+
+def test_a_lora_without_a_strength_has_full_strength():
+    assert recipe_of({"1": node("LoraLoader", lora_name="a.safetensors")})["loras"] == [{"name": "a", "strength": 1.0}]
+
+
+def test_a_graph_without_a_sampler_has_a_recipe_of_nothing():
+    recipe = recipe_of({"1": node("SaveImage", images=["2", 0])})
+    assert {value for name, value in recipe.items() if name not in ("graph_hash", "models", "loras", "parameters")} == {None}
+    assert (recipe["models"], recipe["loras"], recipe["parameters"]) == ([], [], {})
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("a.safetensors", "a"), ("sub\\b.CKPT", "sub/b"), ("x/y.gguf", "x/y"), ("v1.5", "v1.5"), ("v1.5.sft", "v1.5"), ("a.txt", "a.txt"), ("plain", "plain")],
+)
+def test_a_model_is_named_without_extension_and_with_forward_slashes(file, name):
+    assert plain_model_name(file) == name
+
+
+# ---- stages and models ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("class_type", "stage"),
+    [
+        ("CheckpointLoaderSimple", "load"), ("UNETLoader", "load"), ("DualCLIPLoader", "load"), ("LoraLoaderModelOnly", "load"), ("LoadImage", "load"),
+        ("LoadImageMask", "load"), ("CLIPTextEncode", "encode"), ("VAEEncodeForInpaint", "encode"), ("KSampler", "sample"), ("KSamplerAdvanced", "sample"),
+        ("SamplerCustomAdvanced", "sample"), ("KSamplerSelect", "other"), ("ModelSamplingSD3", "other"), ("VAEDecode", "decode"), ("VAEDecodeTiled", "decode"),
+        ("SaveImage", "save"), ("PreviewImage", "save"), ("SaveVideo", "save"), ("EmptyLatentImage", "other"), ("CreateVideo", "other"),
+    ],
+)  # fmt: skip
+def test_a_class_belongs_to_a_stage(class_type, stage):
+    assert stage_of(class_type) == stage
+
+
+def test_every_recorded_class_has_a_stage_and_every_output_saves():
+    assert {stage_of(name) for name in CATALOG.classes()} == set(STAGES)
+    assert {stage_of(name, CATALOG.is_output(name)) for name in CATALOG.classes() if CATALOG.is_output(name)} == {"save"}
+
+
+def test_every_recorded_file_loader_tells_which_file_it_reads():
+    for name in ("CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader", "LoraLoader", "ControlNetLoader", "UpscaleModelLoader", "StyleModelLoader"):
+        inputs = {spec.name: "some.file" for spec in CATALOG.inputs(name).values() if spec.choices is not None}
+        assert model_of(node(name, **inputs)) == "some.file", name
+
+
+def test_a_node_that_reads_no_file_has_no_model():
+    assert model_of(BASIC["3"]) is None
+    assert model_of(node("UNETLoader", unet_name=["1", 0])) is None
+    assert Role("seed", "3", "seed", 7) == next(role for role in find_roles(BASIC) if role.name == "seed")

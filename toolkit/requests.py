@@ -1,0 +1,204 @@
+"""What a user asks for: frozen requests with one JSON shape in Python, REST, sidecar and ledger.
+
+Owns the fields, their limits and the sentences that refuse wrong ones. Knows no server: what a model family makes of a request is in
+pipelines/. A request without a seed draws one when it is made, so that the seed is part of what is stored.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_serializer, field_validator, model_validator
+from rapidfuzz import process as fuzzy
+
+from toolkit.errors import RequestInvalid
+
+PROMPT_LIMIT = 10_000
+DRAWN_SEED_LIMIT = 2**32
+EXACT_IN_JAVASCRIPT = 2**53
+PROJECT_NAME = re.compile(r"[^\W_][\w .\-]{0,63}")
+FILE_NAME_LIMIT = 255  # bytes of UTF-8, on every usual file system
+RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+Preset = Literal["draft", "standard", "high"]
+Kind = Literal["image", "video", "workflow"]
+
+
+def _drawn(seed: Any) -> Any:
+    return secrets.randbelow(DRAWN_SEED_LIMIT) if seed is None else seed
+
+
+Seed = Annotated[int | None, Field(ge=0, le=2**64 - 1), BeforeValidator(_drawn), Field(default=None, validate_default=True)]
+Side = Annotated[int | None, Field(ge=64, le=4096, multiple_of=8)]
+Prompt = Annotated[str, Field(max_length=PROMPT_LIMIT)]
+
+
+class Request(BaseModel):
+    """What all requests share; see ImageRequest, VideoRequest and WorkflowRequest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    project: str = "default"
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    timeout_s: float | None = Field(default=None, gt=0, le=7 * 86400)
+    retry_on_lost: bool | None = None  # None: once more for pictures, never for clips and own workflows, which may cost much
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, /, **fields: Any) -> None:  # positional: a field called `self` is only an unknown field
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise explain(error, type(self)) from error
+
+    @field_validator("project")
+    @classmethod
+    def _project_is_a_folder_name(cls, name: str) -> str:
+        too_long = len(name.encode()) > FILE_NAME_LIMIT
+        if too_long or not PROJECT_NAME.fullmatch(name) or name[-1] in " ." or name.split(".")[0].lower() in RESERVED_NAMES:
+            raise ValueError(f"'{name[:80]}' cannot be a project: use up to 64 letters, digits, spaces, '-', '_' or '.', starting with a letter or digit")
+        return name
+
+    @field_validator("prompt", check_fields=False)
+    @classmethod
+    def _prompt_says_something(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("the prompt is empty")
+        return prompt
+
+    @field_serializer("seed", check_fields=False, when_used="json")
+    def _exact_in_javascript(self, seed: int) -> int | str:
+        return str(seed) if seed > EXACT_IN_JAVASCRIPT else seed
+
+    def but(self, **changes: Any) -> Self:
+        """The same request with some fields changed, validated.
+
+        Raises:
+            RequestInvalid: an unknown field is refused with the nearest known one.
+        """
+        return type(self)(**{**self.model_dump(), **changes})
+
+    def as_json(self) -> dict[str, Any]:
+        """The one JSON shape: fields that say nothing are left out, seeds beyond 2**53 are strings."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class ImageRequest(Request):
+    """A picture from words. Sizes in pixels; what stays None is decided by the model's family and the preset."""
+
+    kind: Literal["image"] = "image"
+    prompt: Prompt
+    negative_prompt: str | None = Field(default=None, max_length=PROMPT_LIMIT)
+    model: str | None = None
+    preset: Preset = "standard"
+    quality_tags: bool = True
+    width: Side = None
+    height: Side = None
+    aspect: str | None = None
+    steps: int | None = Field(default=None, ge=1, le=200)
+    cfg: float | None = Field(default=None, ge=0, le=100)
+    sampler: str | None = None
+    scheduler: str | None = None
+    seed: Seed = None
+    batch_size: int = Field(default=1, ge=1, le=64)
+
+
+class VideoRequest(Request):
+    """A clip from words. `seconds` or `frames`, not both; rounded to what the family can do, and said in the job's warnings."""
+
+    kind: Literal["video"] = "video"
+    prompt: Prompt
+    negative_prompt: str | None = Field(default=None, max_length=PROMPT_LIMIT)
+    model: str | None = None
+    preset: Preset = "standard"
+    seconds: float | None = Field(default=None, gt=0, le=60)
+    frames: int | None = Field(default=None, ge=1, le=1024)
+    fps: float | None = Field(default=None, ge=1, le=60)
+    width: Side = None
+    height: Side = None
+    steps: int | None = Field(default=None, ge=1, le=200)
+    cfg: float | None = Field(default=None, ge=0, le=100)
+    sampler: str | None = None
+    scheduler: str | None = None
+    seed: Seed = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.seconds is not None and self.frames is not None:
+            raise ValueError("give seconds or frames, not both")
+        return self
+
+
+def _graph_of(workflow: Any) -> Any:
+    return workflow.api() if hasattr(workflow, "api") else workflow
+
+
+class WorkflowRequest(Request):
+    """The user's own workflow in API format: `{node id: {class_type, inputs}}`; a `Workflow` is taken as it is."""
+
+    kind: Literal["workflow"] = "workflow"
+    workflow: Annotated[Mapping[str, Any], BeforeValidator(_graph_of)]
+
+
+AnyRequest = Annotated[ImageRequest | VideoRequest | WorkflowRequest, Field(discriminator="kind")]
+_any_request: TypeAdapter[ImageRequest | VideoRequest | WorkflowRequest] = TypeAdapter(AnyRequest)
+BY_KIND: Mapping[str, type[Request]] = {"image": ImageRequest, "video": VideoRequest, "workflow": WorkflowRequest}
+
+
+def parse_request(fields: Mapping[str, Any]) -> ImageRequest | VideoRequest | WorkflowRequest:
+    """The request of a JSON object with `kind`.
+
+    Raises:
+        RequestInvalid: naming the field, what it was and what it may be.
+    """
+    model = BY_KIND.get(str(fields.get("kind")))
+    if model is None:
+        raise RequestInvalid("`kind` must be image, video or workflow.", field="kind")
+    return _any_request.validate_python(model(**fields))
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> RequestInvalid:
+    """One sentence a user can act on for what pydantic found first; unknown fields first, since a typo hides the rest."""
+    found = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+    fault = found[0]
+    name = ".".join(str(part) for part in fault["loc"] if part != "function-before") or None
+    return RequestInvalid(_sentence(dict(fault), name, model), field=name)
+
+
+def _sentence(fault: dict[str, Any], name: str | None, model: type[BaseModel]) -> str:
+    if fault["type"] == "extra_forbidden":
+        near = fuzzy.extractOne(str(name), list(model.model_fields), score_cutoff=60)
+        return f"Unknown field `{name}`" + (f": did you mean `{near[0]}`?" if near else f"; known are {', '.join(sorted(model.model_fields))}.")
+    if fault["type"] == "missing":
+        return f"`{name}` is missing."
+    if fault["type"] == "string_too_long":
+        return f"`{name}` has {len(fault['input'])} characters: at most {fault['ctx']['max_length']} are allowed."
+    said = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{said[0].upper()}{said[1:]}."
+    return f"`{name}` is {_shown(fault['input'])}: {_allowed(name, model) or said[0].lower() + said[1:]}."
+
+
+def _allowed(name: str | None, model: type[BaseModel]) -> str | None:
+    """The range of a numeric field in words, from the field's own constraints."""
+    schema = model.model_json_schema()["properties"].get(name or "", {})
+    parts = [part for part in schema.get("anyOf", [schema]) if part.get("type") in ("integer", "number")]
+    if not parts:
+        return None
+    rules = {**schema, **parts[0]}
+    low, above, high = rules.get("minimum"), rules.get("exclusiveMinimum"), rules.get("maximum")
+    word = "a whole number" if parts[0]["type"] == "integer" else "a finite number"
+    step = f" in steps of {rules['multipleOf']}" if "multipleOf" in rules else ""
+    limits = f" above {above}, at most {high}" if above is not None else f" from {low} to {high}" if low is not None else ""
+    return f"it must be {word}{limits}{step}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
