@@ -1,0 +1,935 @@
+"""ledger: what is accepted stays, what is final stays final, and many processes share one file without losing or doubling anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from toolkit.errors import HomeUnusable, JobUnknown
+from toolkit.jobs import FINAL, OPEN, Attempt, Instant, Job, JobStatus, NodeTiming, OutputFile, Timings
+from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, NewJob, Outcome, StaleEpoch, database, live, rows
+from toolkit.ledger.database import Database, lock_holder
+from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest
+
+ENGINE = "engine"
+A, B = "http://a:8188", "http://b:8188"
+GRAPH = {"3": {"class_type": "KSampler", "inputs": {"seed": 7}}}
+relaxed = settings(deadline=None, max_examples=60)  # a busy machine is no fault
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    made = Ledger(tmp_path / "home")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[LiveBoard]:
+    made = LiveBoard(tmp_path / "home")
+    yield made
+    made.close()
+
+
+def new(prompt: str = "a fox", servers: tuple[str, ...] = (ENGINE,), **fields: Any) -> NewJob:
+    about = {name: fields.pop(name) for name in tuple(fields) if name in NewJob.__slots__}
+    return NewJob(ImageRequest(**{"prompt": prompt, "seed": 7, **fields}), servers, **{"reuse": False, **about})
+
+
+def accepted(ledger: Ledger, prompt: str = "a fox", **fields: Any) -> Job:
+    (job,) = ledger.accept(new(prompt, **fields))
+    return job
+
+
+def sent(ledger: Ledger, job: Job, epoch: int, url: str = ENGINE, **claim: Any) -> Attempt:
+    attempt = ledger.sending(Claim(job.id, url, epoch, GRAPH, **claim))
+    assert attempt is not None
+    return attempt
+
+
+def stored(job: Job, number: int = 1, **facts: Any) -> OutputFile:
+    about = {"kind": "image", "media_type": "image/png", "size_bytes": 10, "sha256": "e3b0", **facts}
+    return OutputFile(number=number, path="", name=f"default/{job.id}-{number}.png", **about)
+
+
+def done(ledger: Ledger, job: Job, epoch: int, status: JobStatus = JobStatus.DONE, **facts: Any) -> Job:
+    assert ledger.end(sent(ledger, job, epoch), epoch, Outcome(status, **facts))
+    return ledger.job(job.id)
+
+
+# ---- accept ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_accepted_job_is_there_for_another_process_at_once(ledger):
+    job = accepted(ledger, project="fox", labels={"probe": "before"}, priority="background", origin="rest", person="ann", warnings=["rounded"])
+    code = "import sys; from pathlib import Path; from toolkit.ledger import Ledger; print(Ledger(Path(sys.argv[1])).job(sys.argv[2]).request.as_json())"
+    said = subprocess.run([sys.executable, "-c", code, str(ledger.home), job.id], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == str(job.request.as_json())
+    assert (job.status, job.priority, job.origin, job.person, job.warnings, job.servers) == ("queued", "background", "rest", "ann", ("rounded",), (ENGINE,))
+    assert (job.attempt, job.server_url, job.files, job.timings, job.simulated, job.prompt) == (0, None, (), None, True, "a fox")
+
+
+def test_jobs_are_returned_in_the_order_they_were_given(ledger):
+    jobs = ledger.accept(*(new(f"fox {n}") for n in range(1200)))
+    assert [job.prompt for job in jobs] == [f"fox {n}" for n in range(1200)]
+    assert [job.seq for job in jobs] == sorted(job.seq for job in jobs)
+    assert len({job.revision for job in jobs}) == 1
+    assert [open_job.id for open_job in ledger.open_jobs()] == [job.id for job in jobs]
+
+
+def test_a_batch_is_accepted_whole_or_not_at_all(ledger):
+    twice = new("b", id=str(uuid.uuid4()))
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.accept(new("a"), twice, twice)
+    assert ledger.count() == 0
+    assert ledger.accept() == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [VideoRequest(prompt="a", seconds=2.5, seed=2**64 - 1), WorkflowRequest(workflow={"1": {"class_type": "X", "inputs": {"a": None}}})],
+    ids=["video", "workflow"],
+)
+def test_every_kind_of_request_comes_back_equal(ledger, request_):
+    (job,) = ledger.accept(NewJob(request_, (A, B)))
+    assert ledger.job(job.id).request == request_
+    assert job.kind == request_.kind
+    assert (job.servers, job.simulated) == ((A, B), False)
+
+
+# ---- reuse ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_equal_unfinished_job_is_found_again_by_default(ledger):
+    job = accepted(ledger, reuse=None)
+    assert accepted(ledger, reuse=None).id == job.id
+    assert accepted(ledger, reuse=True).id == job.id
+    assert accepted(ledger, reuse=False).id != job.id
+    assert accepted(ledger, reuse=None, retry_of=job.id).id != job.id
+    assert ledger.count() == 3
+
+
+@pytest.mark.parametrize("other", [{"prompt": "another"}, {"seed": 8}, {"project": "fox"}, {"servers": (A,)}])
+def test_another_request_or_server_is_another_job(ledger, other):
+    job = accepted(ledger, reuse=None)
+    assert accepted(ledger, reuse=None, **other).id != job.id
+
+
+def test_a_finished_job_is_found_again_only_when_asked_for(ledger):
+    job = done(ledger, accepted(ledger), ledger.take_server(ENGINE))
+    assert accepted(ledger, reuse=True).id == job.id
+    assert accepted(ledger, reuse=None).id != job.id
+
+
+@pytest.mark.parametrize("status", sorted(FINAL - {JobStatus.DONE}))
+def test_a_job_that_ended_otherwise_is_never_found_again(ledger, status):
+    job = done(ledger, accepted(ledger), ledger.take_server(ENGINE), status)
+    assert accepted(ledger, reuse=True).id != job.id
+
+
+def test_a_job_that_is_being_cancelled_is_not_found_again(ledger):
+    job = accepted(ledger)
+    sent(ledger, job, ledger.take_server(ENGINE))
+    ledger.ask_cancel(job.id)
+    assert accepted(ledger, reuse=None).id != job.id
+
+
+def test_equal_requests_of_one_batch_are_one_job(ledger):
+    assert len({job.id for job in ledger.accept(new(reuse=None), new(reuse=None), new("other", reuse=None))}) == 2
+
+
+# ---- find -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_any_unambiguous_beginning_of_an_id_is_enough(ledger):
+    ids = ["3f2a0000-0000-4000-8000-000000000000", "3f2b0000-0000-4000-8000-000000000000", "3f2"]
+    for job_id in ids:
+        accepted(ledger, id=job_id)
+    assert ledger.job("3f2a").id == ids[0]
+    assert ledger.job(ids[1]).id == ids[1]
+    assert ledger.job("3f2").id == "3f2", "a whole id wins over beginnings"
+    with pytest.raises(JobUnknown, match="begins several ids") as several:
+        ledger.job("3f")
+    assert sorted(several.value.matches) == sorted(ids)
+
+
+@pytest.mark.parametrize("job_id", ["", "nothing", "%", "_", "3f2a*", "'; DROP TABLE jobs"])
+def test_an_id_that_nobody_has_is_said_so(ledger, job_id):
+    accepted(ledger)
+    with pytest.raises(JobUnknown, match="There is no job") as unknown:
+        ledger.job(job_id)
+    assert unknown.value.matches == ()
+
+
+def test_the_latest_jobs_are_found_by_their_place(ledger):
+    with pytest.raises(JobUnknown):
+        ledger.latest()
+    first, second = accepted(ledger, "1"), accepted(ledger, "2")
+    assert (ledger.latest().id, ledger.latest(-2).id) == (second.id, first.id)
+    for place in (-3, 0, 1):
+        with pytest.raises(JobUnknown, match=f"There is no job {place}"):
+            ledger.latest(place)
+
+
+def test_jobs_are_filtered_counted_and_paged_from_the_newest(ledger):
+    jobs = [accepted(ledger, str(n), project="fox" if n % 2 else "owl", group_id="g" if n < 3 else None) for n in range(7)]
+    (clip,) = ledger.accept(NewJob(VideoRequest(prompt="v", project="fox"), (ENGINE,)))
+    ended = done(ledger, jobs[6], ledger.take_server(ENGINE))
+
+    def found(**filters: Any) -> list[str]:
+        return [job.id for job in ledger.jobs(**filters)]
+
+    assert found() == [clip.id] + [job.id for job in reversed(jobs)]
+    assert found(limit=2) == [clip.id, jobs[6].id]
+    assert found(before_seq=jobs[6].seq, limit=2) == [jobs[5].id, jobs[4].id]
+    assert found(project="fox") == [clip.id, jobs[5].id, jobs[3].id, jobs[1].id]
+    assert found(kind="video") == [clip.id]
+    assert found(status="done") == found(status="final") == [ended.id]
+    assert len(found(status="open")) == 7
+    assert found(group="g") == [jobs[2].id, jobs[1].id, jobs[0].id]
+    assert found(since=jobs[5].created.wall) == [clip.id, jobs[6].id, jobs[5].id]
+    assert found(status="sleeping") == []
+    assert ledger.count() == 8
+    assert (ledger.count(status="open"), ledger.count(project="owl"), ledger.count(kind="image", since=jobs[5].created.wall)) == (7, 4, 2)
+    assert ledger.counts() == {"queued": 7, "done": 1}
+
+
+# ---- the way of an attempt ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_goes_its_way_and_keeps_what_was_learned(ledger):
+    epoch = ledger.take_server(ENGINE)
+    job = accepted(ledger, warnings=["rounded"])
+    recipe = {"prompt": "masterpiece, a fox", "seed": 7, "simulated": True}
+    claim = Claim(job.id, ENGINE, epoch, GRAPH, recipe, ["rounded", "said"], environment_id="e", instance="i")
+    attempt = ledger.sending(claim)
+    assert (attempt.prompt_id, attempt.number, attempt.reason, attempt.status, attempt.acknowledged) == (job.id, 1, "first", "submitted", False)
+    assert (attempt.environment_id, attempt.instance) == ("e", "i")
+    assert ledger.graph(job.id) == ledger.graph(job.id, 1) == GRAPH
+    assert [found.prompt_id for found in ledger.in_flight(ENGINE)] == [job.id]
+    assert ledger.in_flight(A) == []
+
+    now = Instant.now()
+    assert ledger.record(attempt, epoch, None, acknowledged=1, queue_number=4.0, submitted=now)
+    assert ledger.record(attempt, epoch, JobStatus.RUNNING, started=now)
+    running = ledger.job(job.id)
+    assert (running.status, running.started, running.submitted, running.server_url, running.prompt) == ("running", now, now, ENGINE, "masterpiece, a fox")
+    assert (ledger.attempt(job.id).acknowledged, ledger.attempt(job.id).queue_number) == (True, 4.0)
+    (open_job,) = ledger.open_jobs()
+    assert (open_job.status, open_job.server_url, open_job.attempt, open_job.cancel_asked) == ("running", ENGINE, 1, False)
+
+    file = stored(job, width=64, height=48, blank=False, cached=True, fps=None, node_id="9", stored_at=5.0)
+    timings, node = Timings(run_s=4.5, warmth="warm"), NodeTiming("3", "KSampler", "Paint", "sample", steps=20)
+    assert ledger.end(attempt, epoch, Outcome(JobStatus.DONE, [file], timings, [node], warnings=["said", "late"], ended=now))
+    ended = ledger.job(job.id)
+    assert (ended.status, ended.ended, ended.timings, ended.warnings) == ("done", now, timings, ("rounded", "said", "late"))
+    (kept,) = ended.files
+    assert (kept.name, kept.path, kept.cached, kept.blank, kept.width) == (file.name, str(ledger.projects / file.name), True, False, 64)
+    assert ledger.in_flight(ENGINE) == ledger.open_jobs() == []
+    ((_, ((ended_attempt, stages, nodes),)),) = ledger.history_since(0)
+    assert (ended_attempt.status, ended_attempt.run_s, stages["warmth"], nodes[0]["title"]) == ("done", 4.5, "warm", "Paint")
+
+
+def test_a_job_is_claimed_once(ledger):
+    epoch = ledger.take_server(ENGINE)
+    job = accepted(ledger)
+    sent(ledger, job, epoch)
+    assert ledger.sending(Claim(job.id, ENGINE, epoch, GRAPH)) is None
+    assert ledger.sending(Claim("nobody", ENGINE, epoch, GRAPH)) is None
+
+
+def test_a_cancelled_job_is_not_claimed(ledger):
+    job = accepted(ledger)
+    ledger.ask_cancel(job.id)
+    assert ledger.sending(Claim(job.id, ENGINE, ledger.take_server(ENGINE), GRAPH)) is None
+    assert ledger.attempt(job.id) is None
+    assert ledger.graph(job.id) == {}
+
+
+def test_what_ended_stays_ended(ledger):
+    epoch = ledger.take_server(ENGINE)
+    job = accepted(ledger)
+    attempt = sent(ledger, job, epoch)
+    assert ledger.end(attempt, epoch, Outcome(JobStatus.FAILED, error="first line\nsecond", hint="Retry.", failure_kind="oom", failure_node="KSampler"))
+    before = ledger.job(job.id)
+    assert (before.error, before.hint, before.failure_kind, before.failure_node) == ("first line\nsecond", "Retry.", "oom", "KSampler")
+    assert ledger.attempt(job.id).message == "first line"
+    assert not ledger.end(attempt, epoch, Outcome(JobStatus.DONE, [stored(job)]))
+    assert not ledger.record(attempt, epoch, JobStatus.RUNNING, started=Instant.now())
+    assert not ledger.end_unsent(job.id, Outcome(JobStatus.REJECTED))
+    assert ledger.ask_cancel(job.id) == ledger.job(job.id) == before
+
+
+def test_another_attempt_has_its_own_prompt_id_and_decides_alone(ledger):
+    epoch = ledger.take_server(ENGINE)
+    job = accepted(ledger)
+    first = sent(ledger, job, epoch)
+    assert ledger.end(first, epoch, Outcome(JobStatus.LOST, error="The server restarted.", warnings=["lost once"], again=True))
+    waiting = ledger.job(job.id)
+    assert (waiting.status, waiting.ended, waiting.warnings) == ("queued", None, ("lost once",))
+    second = sent(ledger, job, epoch, reason="lost")
+    assert (second.number, second.reason) == (2, "lost")
+    assert second.prompt_id != job.id == first.prompt_id
+    assert not ledger.end(first, epoch, Outcome(JobStatus.DONE))
+    assert not ledger.record(first, epoch, JobStatus.RUNNING)
+    assert ledger.end(second, epoch, Outcome(JobStatus.DONE))
+    ((_, tries),) = ledger.history_since(0)
+    assert [(attempt.number, attempt.status) for attempt, _, _ in tries] == [(1, "lost"), (2, "done")]
+    assert ledger.graph(job.id, 1) == ledger.graph(job.id, 2) == GRAPH
+    assert ledger.graph(job.id, 3) == {}
+
+
+def test_a_cancel_wins_over_another_attempt(ledger):
+    epoch = ledger.take_server(ENGINE)
+    job = accepted(ledger)
+    attempt = sent(ledger, job, epoch)
+    ledger.ask_cancel(job.id)
+    ledger.end(attempt, epoch, Outcome(JobStatus.LOST, again=True))
+    assert ledger.job(job.id).status == "cancelled"
+
+
+def test_a_move_that_the_table_forbids_is_not_recorded(ledger):
+    epoch = ledger.take_server(ENGINE)
+    job = accepted(ledger)
+    attempt = sent(ledger, job, epoch)
+    assert ledger.record(attempt, epoch, JobStatus.COLLECTING)
+    revision = ledger.job(job.id).revision
+    assert ledger.record(attempt, epoch, JobStatus.RUNNING)
+    assert (ledger.job(job.id).status, ledger.job(job.id).revision) == ("collecting", revision)
+    assert ledger.record(attempt, epoch, JobStatus.RUNNING, acknowledged=1)
+    assert (ledger.job(job.id).status, ledger.attempt(job.id).acknowledged) == ("collecting", True)
+    assert ledger.job(job.id).revision > revision
+
+
+def test_recording_nothing_changes_nothing(ledger):
+    epoch = ledger.take_server(ENGINE)
+    job = accepted(ledger)
+    attempt = sent(ledger, job, epoch)
+    revision = ledger.revision()
+    assert ledger.record(attempt, epoch)
+    assert ledger.revision() == revision
+
+
+def test_files_with_a_name_that_is_taken_leave_the_attempt_open(ledger):
+    epoch = ledger.take_server(ENGINE)
+    job, other = accepted(ledger, "a"), accepted(ledger, "b")
+    done(ledger, other, epoch, files=[stored(other)])
+    attempt = sent(ledger, job, epoch)
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.end(attempt, epoch, Outcome(JobStatus.DONE, [stored(job), stored(other, 2), stored(other, 1)]))
+    assert (ledger.job(job.id).status, ledger.job(job.id).files) == ("submitted", ())
+
+
+# ---- cancel ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_waiting_job_is_cancelled_at_once(ledger):
+    job = ledger.ask_cancel(accepted(ledger).id[:8])
+    assert (job.status, job.ended is not None) == ("cancelled", True)
+
+
+@pytest.mark.parametrize("status", [None, JobStatus.RUNNING, JobStatus.COLLECTING])
+def test_a_job_in_flight_is_marked_once(ledger, status):
+    epoch = ledger.take_server(ENGINE)
+    job = accepted(ledger)
+    attempt = sent(ledger, job, epoch)
+    ledger.record(attempt, epoch, status)
+    marked = ledger.ask_cancel(job.id)
+    assert (marked.cancel_asked, marked.status) == (True, status or "submitted")
+    assert ledger.ask_cancel(job.id).revision == marked.revision
+    assert [open_job.cancel_asked for open_job in ledger.open_jobs()] == [True]
+
+
+def test_an_unknown_job_cannot_be_cancelled(ledger):
+    with pytest.raises(JobUnknown):
+        ledger.ask_cancel("nobody")
+
+
+def test_a_job_that_waits_can_be_rejected_before_it_is_sent(ledger):
+    job = accepted(ledger)
+    assert ledger.end_unsent(job.id, Outcome(JobStatus.REJECTED, error="No such model.", hint="Get it.", failure_kind="missing_model"))
+    ended = ledger.job(job.id)
+    assert (ended.status, ended.error, ended.hint, ended.failure_kind, ended.attempt) == ("rejected", "No such model.", "Get it.", "missing_model", 0)
+    assert not ledger.end_unsent(job.id, Outcome(JobStatus.REJECTED))
+    assert not ledger.end_unsent("nobody", Outcome(JobStatus.REJECTED))
+    assert not ledger.end_unsent(accepted(ledger).id, Outcome(JobStatus.DONE)), "done without being sent is no legal move"
+
+
+# ---- epochs ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_feeder_that_lost_its_server_is_refused_everything(ledger):
+    old = ledger.take_server(ENGINE)
+    job, waiting = accepted(ledger, "a"), accepted(ledger, "b")
+    attempt = sent(ledger, job, old)
+    current = ledger.take_server(ENGINE)
+    assert current == old + 1
+    before = ledger.revision()
+    with pytest.raises(StaleEpoch, match="Another feeder has taken engine"):
+        ledger.sending(Claim(waiting.id, ENGINE, old, GRAPH))
+    with pytest.raises(StaleEpoch):
+        ledger.record(attempt, old, JobStatus.RUNNING)
+    with pytest.raises(StaleEpoch):
+        ledger.end(attempt, old, Outcome(JobStatus.DONE))
+    assert ledger.revision() == before
+    assert ledger.end(attempt, current, Outcome(JobStatus.DONE)), "the next feeder carries on with its attempts"
+
+
+def test_epochs_of_servers_are_apart_and_unknown_ones_refused(ledger):
+    assert (ledger.take_server(A), ledger.take_server(B), ledger.take_server(B)) == (1, 1, 2)
+    with pytest.raises(StaleEpoch):
+        ledger.sending(Claim(accepted(ledger).id, "http://c", 1, GRAPH))
+
+
+# ---- what changed ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_change_of_a_job_is_seen_once_and_in_its_latest_state(ledger):
+    revision, jobs = ledger.changed_since(0)
+    assert (revision, jobs) == (0, [])
+    job, other = ledger.accept(new("a"), new("b"))
+    revision, jobs = ledger.changed_since(0)
+    assert {found.id for found in jobs} == {job.id, other.id}
+    assert ledger.changed_since(revision) == (revision, [])
+    epoch = ledger.take_server(ENGINE)
+    attempt = sent(ledger, job, epoch)
+    ledger.record(attempt, epoch, JobStatus.RUNNING)
+    latest, (changed,) = ledger.changed_since(revision)
+    assert (changed.id, changed.status, changed.revision) == (job.id, "running", latest)
+    assert latest == ledger.revision()
+
+
+def test_every_kind_of_change_raises_the_revision(ledger):
+    epoch, seen = ledger.take_server(ENGINE), [0]
+    job = accepted(ledger)
+    steps = [
+        lambda: sent(ledger, job, epoch),
+        lambda: ledger.record(ledger.attempt(job.id), epoch, JobStatus.RUNNING),
+        lambda: ledger.record(ledger.attempt(job.id), epoch, None, acknowledged=1),
+        lambda: ledger.ask_cancel(job.id),
+        lambda: ledger.end(ledger.attempt(job.id), epoch, Outcome(JobStatus.CANCELLED)),
+    ]
+    for step in steps:
+        seen.append(ledger.job(job.id).revision)
+        step()
+        assert ledger.job(job.id).revision > seen[-1]
+        assert ledger.job(job.id).revision == ledger.revision()
+
+
+def test_the_history_is_read_oldest_change_first_in_pieces(ledger):
+    jobs = [accepted(ledger, str(n)) for n in range(5)]
+    ledger.ask_cancel(jobs[0].id)
+    order = [job.id for job, _ in ledger.history_since(0)]
+    assert order == [job.id for job in (*jobs[1:], jobs[0])]
+    assert [job.id for job, _ in ledger.history_since(0, limit=2)] == order[:2]
+    last = ledger.history_since(0, limit=2)[-1][0].revision
+    assert [job.id for job, _ in ledger.history_since(last)] == order[2:]
+    assert ledger.history_since(ledger.revision()) == []
+
+
+def test_jobs_of_one_revision_are_never_parted(ledger):
+    batch = ledger.accept(*(new(str(n)) for n in range(4)))
+    accepted(ledger, "after")
+    assert {job.id for job, _ in ledger.history_since(0, limit=2)} == {job.id for job in batch}
+
+
+def test_a_change_elsewhere_is_noticed_cheaply(ledger):
+    before = ledger.data_version()
+    assert ledger.data_version() == before
+    other = Ledger(ledger.home)
+    accepted(other)
+    other.close()
+    assert ledger.data_version() != before
+
+
+# ---- servers --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_server_said_is_remembered(ledger):
+    assert ledger.server(A) is None
+    assert ledger.catalog(A) is None
+    first = ledger.remember_server(A, {"device": "RTX 3060"}, "boot-1", {"KSampler": {}})
+    assert ledger.catalog(A) == {"KSampler": {}}
+    assert ledger.remember_server(A, {"device": "RTX 3060"}, "boot-2", None) == first
+    assert ledger.catalog(A) == {"KSampler": {}}, "no new catalog, no change"
+    about = ledger.server(A)
+    assert (about.facts, about.instance, about.environment_id, about.epoch) == ({"device": "RTX 3060"}, "boot-2", first, 0)
+    assert about.catalog_hash
+    assert time.time() - about.seen_at < 60
+    ledger.take_server(A)
+    assert (ledger.server(A).epoch, ledger.server(A).facts) == (1, {"device": "RTX 3060"})
+
+
+def test_another_configuration_is_another_environment(ledger):
+    ids = [ledger.remember_server(A, {"version": version}, None, None) for version in ("1", "2", "1")]
+    ids.append(ledger.remember_server(B, {"version": "1"}, None, None))
+    assert ids[0] == ids[2]
+    assert len(set(ids)) == 3
+    found = {about["environment_id"]: about for about in ledger.environments()}
+    assert found[ids[1]]["facts"] == {"version": "2"}
+    assert found[ids[0]]["first_seen_at"] <= found[ids[0]]["last_seen_at"]
+    assert found[ids[0]]["revision"] > found[ids[1]]["revision"]
+
+
+def test_a_server_that_only_has_a_feeder_has_no_facts_yet(ledger):
+    ledger.take_server(A)
+    assert ledger.server(A).facts == {}
+    assert ledger.catalog(A) is None
+
+
+def test_the_witness_is_the_last_prompt_whose_history_the_server_must_have(ledger):
+    assert ledger.witness(ENGINE) is None
+    epoch, jobs = ledger.take_server(ENGINE), [accepted(ledger, str(n)) for n in range(4)]
+    for job, status in zip(jobs, (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.LOST), strict=True):
+        done(ledger, job, epoch, status)
+    assert ledger.witness(ENGINE) == jobs[1].id
+    assert ledger.witness(A) is None
+
+
+# ---- one file, many hands -------------------------------------------------------------------------------------------------------------
+
+WRITER = """
+import sys
+from pathlib import Path
+from toolkit.ledger import Ledger, NewJob
+from toolkit.requests import ImageRequest
+print("ready", flush=True)
+sys.stdin.readline()
+ledger = Ledger(Path(sys.argv[1]))
+for n in range(50):
+    (job,) = ledger.accept(NewJob(ImageRequest(prompt=f"{sys.argv[2]} {n}"), ["engine"], reuse=False))
+    print(job.id, flush=True)
+"""
+
+
+def start(code: str, *arguments: str) -> subprocess.Popen[str]:
+    child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline().strip() == "ready"
+    return child
+
+
+def test_four_processes_that_open_a_new_home_and_accept_at_once_lose_nothing(tmp_path):
+    writers = [start(WRITER, str(tmp_path / "home"), str(n)) for n in range(4)]
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    ids = [line for writer in writers for line in writer.communicate(timeout=60)[0].split()]
+    assert [writer.returncode for writer in writers] == [0, 0, 0, 0]
+    ledger = Ledger(tmp_path / "home")
+    jobs = ledger.jobs(limit=1000)
+    ledger.close()
+    assert len(ids) == len(set(ids)) == 200
+    assert {job.id for job in jobs} == set(ids)
+    assert {job.prompt for job in jobs} == {f"{writer} {n}" for writer in range(4) for n in range(50)}
+
+
+def test_threads_share_a_ledger(ledger):
+    def work(name: int) -> None:
+        for n in range(10):
+            accepted(ledger, f"{name} {n}")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ledger.count() == 40
+
+
+def test_a_forked_process_opens_its_own_connection(ledger):
+    held = ledger._database.connection()
+    ledger._database._local.held = (os.getpid() + 1, held)
+    assert ledger._database.connection() is not held
+    assert accepted(ledger).status == "queued"
+
+
+def test_the_same_job_is_claimed_by_one_of_two_feeders(ledger):
+    epoch = ledger.take_server(ENGINE)
+    jobs = ledger.accept(*(new(str(n)) for n in range(10)))
+    won: list[str] = []
+
+    def feed() -> None:
+        for job in jobs:
+            attempt = ledger.sending(Claim(job.id, ENGINE, epoch, GRAPH))
+            won.extend([attempt.job_id] if attempt else [])
+
+    threads = [threading.Thread(target=feed) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == sorted(job.id for job in jobs)
+
+
+HOLDER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_locked_ledger_names_who_holds_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
+    ledger = Ledger(tmp_path)
+    job = accepted(ledger)
+    holder = start(HOLDER, str(tmp_path / "ledger.sqlite"))
+    try:
+        assert lock_holder(tmp_path / "ledger.sqlite") == holder.pid
+        with pytest.raises(HomeUnusable, match=rf"ledger.sqlite has been locked for 0.05 s by process {holder.pid}. End that process") as locked:
+            accepted(ledger)
+        assert locked.value.path == str(tmp_path / "ledger.sqlite")
+        assert ledger.job(job.id).status == "queued", "reading goes on"
+    finally:
+        holder.communicate("end\n", timeout=20)
+    assert accepted(ledger).status == "queued", "and writing again afterwards"
+    ledger.close()
+
+
+def test_a_holder_that_cannot_be_known_is_not_named(tmp_path, monkeypatch):
+    assert lock_holder(tmp_path / "nothing.sqlite") is None
+    ledger = Ledger(tmp_path)
+    assert lock_holder(tmp_path / "ledger.sqlite") is None
+    monkeypatch.setattr(database, "lock_holder", lambda _path: None)
+    said = ledger._database._sentence(sqlite3.OperationalError("database is locked"))
+    assert said.endswith("has been locked for 5 s.")
+    ledger.close()
+
+
+def test_a_ledger_of_a_newer_toolkit_is_refused_and_left_alone(tmp_path):
+    Ledger(tmp_path).close()
+    plain = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None, timeout=0.1)
+    plain.execute("PRAGMA user_version = 99")
+    with pytest.raises(HomeUnusable, match=r"written by a newer toolkit \(schema 99, this one knows 1\)\. Restart the kernel or upgrade") as newer:
+        Ledger(tmp_path)
+    plain.execute("BEGIN IMMEDIATE")  # the refused one holds no lock, though its traceback is still alive
+    plain.execute("COMMIT")
+    plain.close()
+    assert newer.value.__traceback__ is not None
+
+
+def test_a_ledger_that_becomes_newer_while_it_is_open_is_refused(ledger):
+    job = accepted(ledger)
+    plain = sqlite3.connect(ledger.home / "ledger.sqlite", isolation_level=None)
+    plain.execute("PRAGMA user_version = 2")
+    plain.close()
+    with pytest.raises(HomeUnusable, match="newer toolkit"):
+        accepted(ledger)
+    assert [found.id for found in ledger.jobs()] == [job.id]
+
+
+def test_a_ledger_that_was_replaced_while_open_is_refused(ledger, tmp_path):
+    accepted(ledger)
+    path = ledger.home / "ledger.sqlite"
+    shutil.copy(path, tmp_path / "copy.sqlite")
+    os.replace(tmp_path / "copy.sqlite", path)
+    with pytest.raises(HomeUnusable, match=r"was replaced while it was open. Restart this program"):
+        accepted(ledger)
+    path.unlink()
+    with pytest.raises(HomeUnusable, match=r"is gone: No such file"):
+        accepted(ledger)
+
+
+def test_a_home_below_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HomeUnusable, match=r"cannot be used: Not a directory. Set TOOLKIT_HOME to a folder of yours."):
+        Ledger(tmp_path / "file" / "home")
+
+
+def test_a_ledger_that_is_a_folder_is_one_sentence(tmp_path):
+    (tmp_path / "ledger.sqlite").mkdir()
+    with pytest.raises(HomeUnusable, match=r"cannot be written. Set TOOLKIT_HOME"):
+        Ledger(tmp_path)
+
+
+def test_a_file_that_is_no_database_is_one_sentence(tmp_path):
+    (tmp_path / "ledger.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(HomeUnusable, match=r"cannot be read: file is not a database. Restore it from a backup."):
+        Ledger(tmp_path)
+
+
+def test_a_ledger_that_only_may_be_read_is_one_sentence(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger._database.connection().execute("PRAGMA query_only = ON")
+    with pytest.raises(HomeUnusable, match=r"cannot be written. Set TOOLKIT_HOME"):
+        accepted(ledger)
+    ledger.close()
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_is_lost(ledger):
+    connection = ledger._database.connection()
+    connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0] + 4}")
+    kept: list[str] = []
+
+    def fill() -> None:
+        while True:
+            kept.append(accepted(ledger, "x" * 3000 + str(len(kept))).id)
+
+    with pytest.raises(HomeUnusable, match=r"The disk of .* is full. Make room; nothing is lost."):
+        fill()
+    assert kept
+    assert not connection.in_transaction
+    assert {job.id for job in ledger.jobs(limit=100)} == set(kept)
+    connection.execute("PRAGMA max_page_count = 100000")
+    assert accepted(ledger).status == "queued"
+
+
+def test_any_other_trouble_of_sqlite_is_a_sentence_too(ledger):
+    with pytest.raises(HomeUnusable, match=r"cannot be used: no such table: nowhere"):
+        ledger._database.rows("SELECT * FROM nowhere")
+    assert ledger._database._sentence(sqlite3.OperationalError("disk I/O error")).endswith("cannot be used: disk I/O error.")
+
+
+def test_a_migration_that_fails_leaves_the_old_schema(tmp_path):
+    path = tmp_path / "x.sqlite"
+    Database(path, ["CREATE TABLE a (x)"], durable=False).close()
+    with pytest.raises(HomeUnusable, match="syntax error"):
+        Database(path, ["CREATE TABLE a (x)", "CREATE TABLE b (y);\nNONSENSE"], durable=False)
+    both = Database(path, ["CREATE TABLE a (x)", "CREATE TABLE b (y);\n"], durable=False)
+    assert [row[0] for row in both.rows("SELECT name FROM sqlite_master ORDER BY name")] == ["a", "b"]
+    assert both.rows("PRAGMA user_version")[0][0] == 2
+    both.close()
+
+
+def test_a_migration_that_another_process_just_made_is_not_made_again(tmp_path, monkeypatch):
+    path, scripts = tmp_path / "x.sqlite", ["CREATE TABLE a (x)"]
+    rival = sqlite3.connect(path, isolation_level=None)
+    late = Database.connection
+
+    def connection(self: Database) -> sqlite3.Connection:
+        found = late(self)
+        if rival.execute("PRAGMA user_version").fetchone()[0] == 0:
+            found.set_trace_callback(lambda statement: migrate() if statement == "BEGIN IMMEDIATE" else None)
+        return found
+
+    def migrate() -> None:
+        if not rival.execute("PRAGMA user_version").fetchone()[0]:
+            rival.executescript("CREATE TABLE a (x); PRAGMA user_version = 1")
+
+    monkeypatch.setattr(Database, "connection", connection)
+    made = Database(path, scripts, durable=False)
+    assert [row[0] for row in made.rows("SELECT name FROM sqlite_master")] == ["a"]
+    made.close()
+    rival.close()
+
+
+def test_a_home_keeps_its_identity(tmp_path):
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    assert first.id == second.id == str(uuid.UUID(first.id))
+    first.close()
+    second.close()
+
+
+def test_a_closed_ledger_leaves_no_connection_open(tmp_path):
+    ledger = Ledger(tmp_path)
+    accepted(ledger)
+    connection = ledger._database.connection()
+    ledger.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        connection.execute("SELECT 1")
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------------------------------
+
+
+@relaxed
+@given(st.builds(Instant, st.floats(allow_nan=False), st.none() | st.floats(allow_nan=False), st.none() | st.from_regex(r"[0-9a-f]{8}", fullmatch=True)))
+def test_an_instant_comes_back_equal_from_its_column(instant):
+    assert rows.read_instant(rows.instant_text(instant)) == instant
+
+
+def test_no_instant_and_no_blob_stay_nothing():
+    assert rows.instant_text(None) is None
+    assert rows.read_instant(None) is None
+    assert rows.unpacked(None) is None
+
+
+@relaxed
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
+def test_a_packed_value_comes_back_equal(value):
+    assert rows.unpacked(rows.packed(value)) == json.loads(json.dumps(value))
+
+
+# ---- any sequence ---------------------------------------------------------------------------------------------------------------------
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """Two feeders, users and a model of what must hold: nothing accepted is lost or doubled, nothing final changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        folder = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
+        self.folder = Path(tempfile.mkdtemp(dir=folder))
+        self.ledger = Ledger(self.folder)
+        self.accepted: list[str] = []
+        self.final: dict[str, Job] = {}
+        self.attempts: list[Attempt] = []
+        self.epoch = 0
+        self.revision = 0
+
+    def teardown(self) -> None:
+        self.ledger.close()
+        shutil.rmtree(self.folder)
+
+    @initialize()
+    def elect(self) -> None:
+        self.epoch = self.ledger.take_server(ENGINE)
+
+    @rule(prompts=st.lists(st.sampled_from("abc"), max_size=3), reuse=st.sampled_from([None, True, False]))
+    def accept(self, prompts: list[str], reuse: bool | None) -> None:
+        for job in self.ledger.accept(*(new(prompt, reuse=reuse) for prompt in prompts)):
+            if job.id not in self.accepted:
+                self.accepted.append(job.id)
+
+    @precondition(lambda self: self.accepted)
+    @rule(data=st.data(), old=st.booleans())
+    def send(self, data: st.DataObject, old: bool) -> None:
+        job_id = data.draw(st.sampled_from(self.accepted))
+        before = self.ledger.job(job_id)
+        if old:
+            with pytest.raises(StaleEpoch):
+                self.ledger.sending(Claim(job_id, ENGINE, self.epoch - 1, GRAPH))
+            return
+        attempt = self.ledger.sending(Claim(job_id, ENGINE, self.epoch, GRAPH))
+        assert (attempt is not None) == (before.status == "queued" and not before.cancel_asked)
+        self.attempts += [attempt] if attempt else []
+
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data(), status=st.none() | st.sampled_from([JobStatus.SUBMITTED, JobStatus.RUNNING, JobStatus.COLLECTING]))
+    def record(self, data: st.DataObject, status: JobStatus | None) -> None:
+        self.ledger.record(data.draw(st.sampled_from(self.attempts)), self.epoch, status, acknowledged=1)
+
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data(), status=st.sampled_from(sorted(FINAL)), again=st.booleans())
+    def end(self, data: st.DataObject, status: JobStatus, again: bool) -> None:
+        attempt = data.draw(st.sampled_from(self.attempts))
+        was = self.ledger.attempt(attempt.job_id)
+        closed = self.ledger.end(attempt, self.epoch, Outcome(status, again=again))
+        assert closed == (was.number == attempt.number and was.status not in FINAL)
+
+    @precondition(lambda self: self.accepted)
+    @rule(data=st.data(), reject=st.booleans())
+    def stop(self, data: st.DataObject, reject: bool) -> None:
+        job_id = data.draw(st.sampled_from(self.accepted))
+        if reject:
+            self.ledger.end_unsent(job_id, Outcome(JobStatus.REJECTED))
+        else:
+            job = self.ledger.ask_cancel(job_id)
+            assert job.cancel_asked or job.is_final
+
+    @rule()
+    def take_over(self) -> None:
+        self.epoch = self.ledger.take_server(ENGINE)
+
+    @rule()
+    def reopen(self) -> None:
+        self.ledger.close()
+        self.ledger = Ledger(self.folder)
+
+    @invariant()
+    def every_accepted_id_exists_exactly_once(self) -> None:
+        assert sorted(job.id for job in self.ledger.jobs(limit=1000)) == sorted(self.accepted)
+        assert sum(self.ledger.counts().values()) == len(self.accepted)
+
+    @invariant()
+    def what_is_final_stays_and_the_open_ones_are_the_others(self) -> None:
+        for job in self.ledger.jobs(status="final", limit=1000):
+            assert self.final.setdefault(job.id, job) == job
+        assert len(self.final) == self.ledger.count(status="final")
+        found = self.ledger.open_jobs()
+        assert {job.id for job in found} == set(self.accepted) - set(self.final)
+        assert all(job.status in OPEN for job in found)
+        flying = {attempt.job_id for attempt in self.ledger.in_flight(ENGINE)}
+        assert flying == {job.id for job in found if job.status in ("submitted", "running", "collecting")}
+
+    @invariant()
+    def the_revision_never_falls(self) -> None:
+        assert self.ledger.revision() >= self.revision
+        self.revision = self.ledger.revision()
+
+
+TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory.settings = settings(deadline=None, max_examples=25, stateful_step_count=20, suppress_health_check=[HealthCheck.too_slow])
+
+
+# ---- the live board -------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_board_shows_the_latest_progress_and_keeps_the_preview(board):
+    assert board.job("j") is None
+    board.show("j", "one", b"picture", "image/jpeg")
+    board.show("j", "two")
+    shown = board.job("j")
+    assert (shown.progress, shown.preview, shown.preview_type) == ("two", b"picture", "image/jpeg")
+    assert b"picture" not in repr(shown).encode()
+    board.show("j", "three", b"other", "image/png")
+    assert (board.job("j").preview, board.job("j").preview_type) == (b"other", "image/png")
+    board.remove("j")
+    board.remove("nobody")
+    assert board.job("j") is None
+
+
+def test_the_board_says_what_was_shown_anew_oldest_first(board):
+    for job_id in "abca":
+        board.show(job_id, job_id)
+    assert [job.id for job in board.jobs_since(0)] == ["b", "c", "a"]
+    assert board.jobs_since(board.jobs_since(0)[-1].version) == []
+    board.remove("a")
+    board.show("d", "d")
+    assert [job.id for job in board.jobs_since(3)] == ["d"], "versions go on after a removal"
+
+
+def test_a_feeders_pulse_is_on_the_board_until_it_leaves(board):
+    assert board.server(A) is None
+    first = LiveServer(B, 1, 100.0, "ready", None, 0, 0)
+    board.beat(first)
+    board.beat(LiveServer(A, 2, 100.0, "busy", "sentence", 1, 3))
+    board.beat(LiveServer(A, 2, 101.0, "ready", None, 0, 0))
+    assert [server.url for server in board.servers()] == [A, B]
+    assert (board.server(A).beat, board.server(A).state) == (101.0, "ready")
+    board.leave(A)
+    assert board.servers() == [first]
+
+
+def test_a_pulse_goes_stale_after_three_seconds():
+    server = LiveServer(A, 1, 100.0, "ready", None, 0, 0)
+    assert server.is_alive(100.0 + live.BEAT_STALE_S - 0.01)
+    assert not server.is_alive(100.0 + live.BEAT_STALE_S)
+    assert not server.is_alive()
+
+
+def test_the_board_of_another_process_is_noticed(board, tmp_path):
+    before = board.data_version()
+    other = LiveBoard(tmp_path / "home")
+    other.show("j", "one")
+    other.close()
+    assert board.data_version() != before
+    assert board.job("j").progress == "one"
+
+
+def test_a_lost_board_is_simply_a_new_one(tmp_path):
+    first = LiveBoard(tmp_path)
+    first.show("j", "one")
+    first.close()
+    for path in tmp_path.glob("live.sqlite*"):
+        path.unlink()
+    second = LiveBoard(tmp_path)
+    assert second.jobs_since(0) == []
+    second.close()

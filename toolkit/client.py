@@ -1,0 +1,318 @@
+"""One ComfyUI server over HTTP and its websocket: the only importer of httpx and websockets.
+
+Owns addresses, timeouts, headers, and the translation of foreign exceptions into ServerError. Never parses: every body and frame goes
+through protocol.py. Never decides: whether a silent job lives is for reconcile.py. Every route is asked below /api, where old and new
+servers have it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import re
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import aiohttp
+import httpx
+import websockets
+from httpx_aiohttp import AiohttpTransport
+from websockets.asyncio.client import connect
+
+from toolkit import protocol
+from toolkit.errors import PromptRejected, ServerError, ServerRefused, ServerUnreachable, WireError
+from toolkit.protocol import Event, HistoryEntry, ServerOutput, ServerQueue
+from toolkit.settings import ServerAddress
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 30.0  # gc and model loads stall a real server's loop for 0.3 to 20 s; silence is not an answer
+FRAME_LIMIT = 256 * 2**20  # `executed` frames of 1.2 MB are recorded; the library's default of 1 MiB closes the socket
+PING_INTERVAL_S = 20.0
+REDACTED = re.compile(r"(--[\w-]*(?:key|token|password|secret)[\w-]*)([= ]\S+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLook:
+    """What a server said of itself: facts for the log, its catalog, and its instance id if it has one."""
+
+    facts: Mapping[str, Any]
+    object_info: Mapping[str, Any] = field(repr=False)
+    instance: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer 200 of POST /prompt; `refused` lists output branches that were dropped."""
+
+    number: float | None
+    refused: protocol.Rejection | None = None
+
+
+class ComfyClient:
+    """HTTP and websocket of one server, on one event loop; `async with` it, or `close()`."""
+
+    def __init__(
+        self, address: ServerAddress, url: str | None = None, headers: Mapping[str, str] | None = None, *, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> None:
+        """Talk to `url`, by default the address's own; the engine's address has none, its port changes."""
+        self.address = address
+        self.url = url or address.url
+        self._headers = dict(headers or {})
+        auth = httpx.BasicAuth(address.user, address.password or "") if address.user is not None else None
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            auth=auth,
+            headers=self._headers,
+            transport=AiohttpTransport(),
+            timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            follow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> ComfyClient:
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        await self.close()
+
+    # ---- asking -------------------------------------------------------------------------------------------------------
+
+    async def look(self) -> ServerLook:
+        """The server's configuration and catalog."""
+        stats = await self._json("GET", "/api/system_stats")
+        object_info = await self._json("GET", "/api/object_info")
+        if not isinstance(stats, Mapping) or not isinstance(object_info, Mapping) or not isinstance(stats.get("system"), Mapping):
+            raise WireError(f"{self.address.url} is not a ComfyUI server.", server_url=self.address.url, hint="Is the address right?")
+        return ServerLook(_facts(stats, object_info), object_info, stats["system"].get("instance_id"))
+
+    async def is_comfyui(self) -> bool:
+        """Whether a ComfyUI answers there."""
+        try:
+            stats = await self._json("GET", "/api/system_stats")
+        except ServerError:
+            return False
+        return isinstance(stats, Mapping) and isinstance(stats.get("system"), Mapping) and "comfyui_version" in stats["system"]
+
+    async def instance(self) -> str | None:
+        """The engine's instance id: another one means that it forgot everything; a real server has none."""
+        stats = await self._json("GET", "/api/system_stats")
+        return stats.get("system", {}).get("instance_id") if isinstance(stats, Mapping) else None
+
+    async def queue(self) -> ServerQueue:
+        """What runs and what waits on the server."""
+        return await self._parsed(protocol.parse_queue, "GET", "/api/queue")
+
+    async def history(self, prompt_id: str) -> HistoryEntry | None:
+        """How a prompt ended; None while it has not, or if the server does not know it."""
+        return await self._parsed(lambda data: protocol.parse_history(data, prompt_id), "GET", f"/api/history/{prompt_id}")
+
+    async def submit(self, graph: Mapping[str, Any], prompt_id: str, client_id: str, extra_data: Mapping[str, Any] | None = None) -> Accepted:
+        """POST a prompt under our own id. Never retried here: POST /prompt is not idempotent.
+
+        Raises:
+            PromptRejected: the server refused the graph. ServerUnreachable: with `not_sent` if it cannot have arrived.
+        """
+        body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": dict(extra_data or {})}
+        response = await self._ask("POST", "/api/prompt", json=body)
+        if response.status_code == 400:
+            data = _json_or_text(response)
+            rejection = protocol.parse_rejection(data)
+            errors = data.get("node_errors") if isinstance(data, Mapping) else None
+            said, found = f"The server refused the graph: {rejection.sentence}", errors if isinstance(errors, Mapping) else {}
+            raise PromptRejected(said, server_url=self.address.url, node_errors=found, kind=rejection.kind)
+        self._refuse(response)
+        data = self._decoded(response)
+        errors = data.get("node_errors") if isinstance(data, Mapping) else None
+        number = data.get("number") if isinstance(data, Mapping) else None
+        return Accepted(number, protocol.parse_rejection({"error": {"message": "some outputs were refused"}, "node_errors": errors}) if errors else None)
+
+    async def delete(self, prompt_ids: Sequence[str]) -> None:
+        """Take pending prompts out of the server's queue; running and unknown ones are not touched."""
+        self._refuse(await self._ask("POST", "/api/queue", json={"delete": list(prompt_ids)}))
+
+    async def interrupt(self, prompt_id: str) -> None:
+        """Stop this prompt if it runs; never another's."""
+        self._refuse(await self._ask("POST", "/api/interrupt", json={"prompt_id": prompt_id}))
+
+    @contextlib.asynccontextmanager
+    async def view(self, output: ServerOutput) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
+        """A file of the server as its length in bytes, if said, and a stream of chunks.
+
+        Raises:
+            ServerRefused: status 404 when the file is gone.
+        """
+        params = {"filename": output.filename or "", "subfolder": output.subfolder, "type": output.folder}
+        async with self._border(), self._http.stream("GET", "/api/view", params=params) as response:
+            self._refuse(response)
+            length = response.headers.get("content-length")
+            yield (int(length) if length and length.isdecimal() else None), response.aiter_bytes(2**18)
+
+    # ---- the socket ---------------------------------------------------------------------------------------------------
+
+    async def listen(self, client_id: str, on_event: Callable[[Event], None], on_open: Callable[[], None]) -> bool:
+        """Read frames until the socket ends; True if it ended by a close handshake, so that the same client id may be used again.
+
+        Feature flags go first, so that previews carry their prompt id; deflate is not offered, since it would compress every JPEG.
+
+        Raises:
+            ServerUnreachable: the socket could not be opened, or broke.
+        """
+        scheme, rest = self.url.split("://", 1)
+        address = f"{'wss' if scheme == 'https' else 'ws'}://{rest}/api/ws?clientId={client_id}"
+        try:
+            async with connect(
+                address, additional_headers=self._socket_headers(), compression=None, max_size=FRAME_LIMIT, ping_interval=PING_INTERVAL_S,
+                ping_timeout=PING_INTERVAL_S, open_timeout=CONNECT_TIMEOUT_S, close_timeout=2.0, user_agent_header=None,
+            ) as socket:  # fmt: skip
+                await socket.send(protocol.FEATURE_FLAGS)
+                on_open()
+                async for frame in socket:
+                    on_event(protocol.parse_message(frame))
+                return True
+        except websockets.ConnectionClosed as error:
+            return error.rcvd is not None
+        except websockets.InvalidHandshake as error:
+            raise ServerUnreachable(f"{self.address.url} refuses a websocket: {error}.", server_url=self.address.url) from error
+        except (OSError, TimeoutError, websockets.WebSocketException) as error:
+            raise ServerUnreachable(f"{self.address.url} does not answer.", server_url=self.address.url, not_sent=True) from error
+
+    def _socket_headers(self) -> dict[str, str]:
+        if self.address.user is None:
+            return dict(self._headers)
+        request = httpx.Request("GET", self.url)
+        flow = httpx.BasicAuth(self.address.user, self.address.password or "").auth_flow(request)
+        return {**self._headers, "Authorization": next(flow).headers["Authorization"]}
+
+    # ---- one request --------------------------------------------------------------------------------------------------
+
+    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async with self._border():
+            return await self._http.request(method, path, **options)
+
+    async def _json(self, method: str, path: str) -> Any:
+        response = await self._ask(method, path)
+        self._refuse(response)
+        return self._decoded(response)
+
+    async def _parsed(self, parse: Callable[[Any], T], method: str, path: str) -> T:
+        data = await self._json(method, path)
+        try:
+            return parse(data)
+        except ValueError as error:
+            raise WireError(f"{self.address.url} answered {path} strangely: {error}.", server_url=self.address.url) from error
+
+    def _decoded(self, response: httpx.Response) -> Any:
+        try:
+            return json.loads(response.content)
+        except ValueError as error:
+            raise WireError(f"{self.address.url} did not answer with JSON.", server_url=self.address.url, hint="Is it a ComfyUI server?") from error
+
+    def _refuse(self, response: httpx.Response) -> None:
+        """Raise for a status that says no, each in its own words."""
+        status, url = response.status_code, self.address.url
+        if status < 300:
+            return
+        sentences: dict[int, tuple[str, str | None]] = {
+            401: (f"{url} wants a user and password.", "Write http://user:password@host, or set COMFYUI_HEADERS."),
+            403: (f"{url} refuses us (403).", "A proxy or ComfyUI's Origin check says no; see COMFYUI_HEADERS."),
+            404: (f"{url} does not have what was asked for (404).", None),
+            413: (f"{url} refuses a body of this size (413).", "Start it with a larger --max-upload-size."),
+        }
+        message, hint = sentences.get(status, (f"{url} answered {status}.", "Look at the server's own log."))
+        if 300 <= status < 400:
+            message, hint = f"{url} sends us elsewhere ({status}).", "Name the address it leads to, or log in through COMFYUI_HEADERS."
+        raise ServerRefused(message, server_url=url, status=status, hint=hint)
+
+    @contextlib.asynccontextmanager
+    async def _border(self) -> AsyncIterator[None]:
+        url = self.address.url
+        try:
+            yield
+        except (httpx.RequestError, aiohttp.ClientError) as error:  # the transport lets some of aiohttp's through as they are
+            # the transport calls every lost connection a ConnectTimeout; only its cause tells whether the request can have arrived
+            if not isinstance(error.__cause__, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+                raise ServerUnreachable(f"{url} does not answer ({type(error.__cause__ or error).__name__}).", server_url=url) from error
+            if "certificate" in str(error).lower():
+                raise ServerUnreachable(f"{url} has a certificate that is not trusted.", server_url=url, not_sent=True) from error
+            hint = "Start ComfyUI there, or name another server."
+            raise ServerUnreachable(f"No ComfyUI answers at {url}.", server_url=url, not_sent=True, hint=hint) from error
+
+
+def _json_or_text(response: httpx.Response) -> Any:
+    try:
+        return json.loads(response.content)
+    except ValueError:
+        return response.text[:300]
+
+
+def _facts(stats: Mapping[str, Any], object_info: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the log's table servers, from /system_stats and the catalog."""
+    system = stats["system"]
+    devices = stats.get("devices") or [{}]
+    modules = sorted((name, str(spec.get("python_module"))) for name, spec in object_info.items() if isinstance(spec, Mapping))
+    simulated = bool(system.get("simulated", False))
+    argv = " ".join(str(word) for word in system.get("argv") or [])
+    return {
+        "simulated": simulated,
+        "device": devices[0].get("name"),
+        "vram_bytes": devices[0].get("vram_total"),
+        "comfyui_version": system.get("comfyui_version"),
+        "pytorch_version": system.get("pytorch_version"),
+        "python_version": system.get("python_version"),
+        "os": system.get("os"),
+        # the engine's own arguments hold a port and a folder that say nothing of its speed
+        "arguments": [] if simulated else REDACTED.sub(r"\1 ***", argv).split()[1:],
+        "packs_hash": hashlib.sha256(json.dumps(modules).encode()).hexdigest()[:16],
+    }
+
+
+def run_aside(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine to its end on a thread and loop of its own: works inside a notebook's running loop too."""
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            result.append(asyncio.run(work()))
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=target, name="toolkit-look", daemon=True)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+def look_at(address: ServerAddress, url: str | None = None, headers: Mapping[str, str] | None = None, timeout_s: float = 15.0) -> ServerLook:
+    """A first look at a server from synchronous code."""
+
+    async def look() -> ServerLook:
+        async with ComfyClient(address, url, headers, timeout_s=timeout_s) as client:
+            return await client.look()
+
+    return run_aside(look)
+
+
+def discover(urls: Sequence[str], timeout_s: float = 0.3) -> str | None:
+    """The first of these loopback addresses at which a ComfyUI answers within the time."""
+
+    async def answers(url: str) -> bool:
+        async with ComfyClient(ServerAddress.parse(url), timeout_s=timeout_s) as client:
+            return await client.is_comfyui()
+
+    async def ask() -> list[bool]:
+        waits: list[Awaitable[bool]] = [answers(url) for url in urls]
+        return await asyncio.gather(*waits)
+
+    return next((url for url, found in zip(urls, run_aside(ask), strict=True) if found), None)

@@ -1,0 +1,80 @@
+"""What goes into the ledger and what comes out beside jobs: frozen values, no SQL."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit.errors import ToolkitError
+from toolkit.jobs import Instant, JobStatus, NodeTiming, OutputFile, Priority, Timings
+from toolkit.requests import Request
+
+
+class StaleEpoch(ToolkitError):
+    """Another feeder has taken this server; this one must stop."""
+
+    code = "stale_epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A request on its way into the ledger."""
+
+    request: Request
+    servers: Sequence[str]
+    priority: Priority = "normal"
+    origin: str = "notebook"
+    person: str = "owner"
+    group_id: str | None = None
+    group_name: str | None = None
+    retry_of: str | None = None
+    reuse: bool | None = None
+    warnings: Sequence[str] = ()
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a feeder writes down before it sends: the graph, what it says of itself, and where it goes."""
+
+    job_id: str
+    server_url: str
+    epoch: int
+    graph: Mapping[str, Any]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    reason: str = "first"
+    environment_id: str | None = None
+    instance: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended."""
+
+    status: JobStatus
+    files: Sequence[OutputFile] = ()
+    timings: Timings | None = None
+    nodes: Sequence[NodeTiming] = ()
+    error: str | None = None
+    hint: str | None = None
+    failure_kind: str | None = None
+    failure_node: str | None = None
+    warnings: Sequence[str] = ()
+    ended: Instant = field(default_factory=Instant.now)
+    again: bool = False  # another attempt is due: the job goes back into the line
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What is known of a server without asking it: its configuration, its catalog and who feeds it."""
+
+    url: str
+    epoch: int
+    instance: str | None
+    environment_id: str | None
+    facts: Mapping[str, Any]
+    catalog_hash: str | None
+    seen_at: float | None

@@ -1,0 +1,179 @@
+"""Finding in the ledger: jobs by id, filter or revision, attempts, servers. Reads only; rows are fetched whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import JobUnknown
+from toolkit.jobs import FINAL, IN_FLIGHT, OPEN, Attempt, Job, OpenJob, OutputFile
+from toolkit.ledger import rows
+from toolkit.ledger.database import Database
+from toolkit.ledger.entries import ServerFacts
+
+JOB_IDS = "SELECT id FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 20"
+
+
+class Finder:
+    """The reading half of a ledger."""
+
+    def __init__(self, home: Path, database: Database) -> None:
+        self.home = home
+        self.projects = home / "projects"
+        self._database = database
+
+    # ---- find ---------------------------------------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> Job:
+        """The job whose id is, or unambiguously begins with, `job_id`.
+
+        Raises:
+            JobUnknown: no job, or several, which it lists.
+        """
+        found = self._database.rows(JOB_IDS, job_id, job_id + "\U0010ffff")
+        exact = [row["id"] for row in found if row["id"] == job_id]
+        matches = exact or [row["id"] for row in found]
+        if not job_id or not matches:
+            raise JobUnknown(f"There is no job '{job_id[:40]}' in {self.home}.", hint="`toolkit jobs` lists them.")
+        if len(matches) > 1:
+            raise JobUnknown(f"'{job_id}' begins several ids: {', '.join(matches[:5])}.", matches=matches, hint="Give more of it.")
+        return self._jobs("jobs.id IN (%s)", matches)[0]
+
+    def latest(self, index: int = -1) -> Job:
+        """A job by its place: -1 is the newest."""
+        found = self._database.rows("SELECT id FROM jobs ORDER BY seq DESC LIMIT 1 OFFSET ?", -index - 1) if index < 0 else []
+        if not found:
+            raise JobUnknown(f"There is no job {index} in {self.home}.")
+        return self.job(found[0]["id"])
+
+    def jobs(
+        self, *, status: str | None = None, project: str | None = None, kind: str | None = None, since: float | None = None,
+        before_seq: int | None = None, group: str | None = None, limit: int = 20,
+    ) -> list[Job]:  # fmt: skip
+        """The newest jobs first; `status` is one status, `open` or `final`."""
+        where, values = _filters(status, project, kind, since, group)
+        if before_seq is not None:
+            where, values = f"{where} AND jobs.seq < ?", [*values, before_seq]
+        found = self._database.rows(f"SELECT id FROM jobs WHERE {where} ORDER BY seq DESC LIMIT ?", *values, limit)
+        return sorted(self._jobs("jobs.id IN (%s)", [row["id"] for row in found]), key=lambda job: -job.seq)
+
+    def count(self, *, status: str | None = None, project: str | None = None, kind: str | None = None, since: float | None = None) -> int:
+        """How many jobs these filters let through."""
+        where, values = _filters(status, project, kind, since, None)
+        return int(self._database.rows(f"SELECT count(*) FROM jobs WHERE {where}", *values)[0][0])
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each status."""
+        return {row[0]: row[1] for row in self._database.rows("SELECT status, count(*) FROM jobs GROUP BY status")}
+
+    def changed_since(self, revision: int) -> tuple[int, list[Job]]:
+        """The jobs changed after this revision, and the revision that covers them."""
+        found = self._database.rows("SELECT id, revision FROM jobs WHERE revision > ? ORDER BY revision", revision)
+        latest = max((row["revision"] for row in found), default=revision)
+        return latest, self._jobs("jobs.id IN (%s)", [row["id"] for row in found])
+
+    def open_jobs(self) -> list[OpenJob]:
+        """All jobs that are not final, in the order they were accepted."""
+        status = ", ".join(f"'{status}'" for status in OPEN)
+        query = f"""SELECT jobs.seq, jobs.id, jobs.status, kind, priority, person, servers, created_at, cancel_asked, attempt, server_url FROM jobs
+            LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt WHERE jobs.status IN ({status}) ORDER BY jobs.seq"""
+        return [rows.read_open_job(row) for row in self._database.rows(query)]
+
+    def revision(self) -> int:
+        """The revision of the whole ledger."""
+        return int(self._database.rows("SELECT revision FROM counter")[0][0])
+
+    def data_version(self) -> int:
+        """Changes when another process or thread wrote; cheap to poll."""
+        return self._database.data_version()
+
+    def attempt(self, job_id: str) -> Attempt | None:
+        """The latest attempt of a job."""
+        found = self._database.rows("SELECT * FROM attempts WHERE job_id = ? ORDER BY number DESC LIMIT 1", job_id)
+        return rows.read_attempt(found[0]) if found else None
+
+    def graph(self, job_id: str, number: int | None = None) -> dict[str, Any]:
+        """The graph an attempt sent, the latest one's by default; empty if none was sent."""
+        found = self._database.rows("SELECT graph FROM attempts WHERE job_id = ? AND number = coalesce(?, number) ORDER BY number DESC LIMIT 1", job_id, number)
+        return rows.unpacked(found[0]["graph"]) if found else {}
+
+    def in_flight(self, server_url: str) -> list[Attempt]:
+        """The attempts that were sent to this server and have not ended."""
+        status = ", ".join(f"'{status}'" for status in IN_FLIGHT)
+        query = f"""SELECT attempts.* FROM attempts JOIN jobs ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number
+            WHERE server_url = ? AND attempts.status IN ({status}) ORDER BY jobs.seq"""
+        return [rows.read_attempt(row) for row in self._database.rows(query, server_url)]
+
+    def witness(self, server_url: str) -> str | None:
+        """The prompt that ended last on this server: its history has it unless it restarted."""
+        query = "SELECT prompt_id FROM attempts WHERE server_url = ? AND status IN ('done', 'done_partial', 'failed') ORDER BY rowid DESC LIMIT 1"
+        found = self._database.rows(query, server_url)
+        return found[0]["prompt_id"] if found else None
+
+    def server(self, url: str) -> ServerFacts | None:
+        """What is known of a server; None if no feeder ever looked at it."""
+        found = self._database.rows("SELECT url, epoch, instance, environment_id, facts, catalog_hash, seen_at FROM servers WHERE url = ?", url)
+        if not found:
+            return None
+        row = found[0]
+        return ServerFacts(row[0], row[1], row[2], row[3], json.loads(row["facts"] or "{}"), row["catalog_hash"], row["seen_at"])
+
+    def catalog(self, url: str) -> dict[str, Any] | None:
+        """The server's /object_info as last seen."""
+        found = self._database.rows("SELECT catalog FROM servers WHERE url = ?", url)
+        return rows.unpacked(found[0]["catalog"]) if found else None
+
+    # ---- for the log --------------------------------------------------------------------------------------------------
+
+    def history_since(self, revision: int, limit: int = 5000) -> list[tuple[Job, list[tuple[Attempt, dict[str, Any], list[dict[str, Any]]]]]]:
+        """Jobs changed after a revision, oldest change first, each with its attempts, their timings and their nodes.
+
+        Fewer than `limit` are all there are; more come where the last revision is one of many jobs, which are never parted.
+        """
+        last = "SELECT revision FROM jobs WHERE revision > ? ORDER BY revision LIMIT 1 OFFSET ?"
+        query = f"SELECT id FROM jobs WHERE revision > ? AND revision <= coalesce(({last}), {2**62}) ORDER BY revision"
+        found = self._database.rows(query, revision, revision, limit - 1)
+        jobs = sorted(self._jobs("jobs.id IN (%s)", [row["id"] for row in found]), key=lambda job: job.revision)
+        tries: dict[str, list[tuple[Attempt, dict[str, Any], list[dict[str, Any]]]]] = {job.id: [] for job in jobs}
+        for chunk in _chunks([job.id for job in jobs]):
+            marks = ", ".join("?" * len(chunk))
+            for row in self._database.rows(f"SELECT * FROM attempts WHERE job_id IN ({marks}) ORDER BY job_id, number", *chunk):
+                tries[row["job_id"]].append((rows.read_attempt(row), json.loads(row["timings"] or "{}"), rows.unpacked(row["nodes"]) or []))
+        return [(job, tries[job.id]) for job in jobs]
+
+    def environments(self) -> list[dict[str, Any]]:
+        """Every server configuration ever seen, with its period."""
+        found = self._database.rows("SELECT * FROM environments ORDER BY first_seen_at")
+        return [{**dict(row), "facts": json.loads(row["facts"])} for row in found]
+
+    def _jobs(self, where: str, ids: Sequence[str]) -> list[Job]:
+        jobs: list[Job] = []
+        for chunk in _chunks(ids):
+            marks = ", ".join("?" * len(chunk))
+            files: dict[str, list[OutputFile]] = {}
+            for row in self._database.rows(f"SELECT * FROM files WHERE job_id IN ({marks}) ORDER BY job_id, number", *chunk):
+                files.setdefault(row["job_id"], []).append(rows.read_file(row, self.projects))
+            query = f"{rows.JOB_QUERY} WHERE {where % marks} ORDER BY jobs.seq"
+            jobs += [rows.read_job(row, files.get(row["id"], [])) for row in self._database.rows(query, *chunk)]
+        return jobs
+
+
+def _chunks(ids: Sequence[str], size: int = 500) -> Iterable[Sequence[str]]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))
+
+
+def _filters(status: str | None, project: str | None, kind: str | None, since: float | None, group: str | None) -> tuple[str, list[Any]]:
+    where, values = ["1"], list[Any]()
+    if status in ("open", "final"):
+        words = OPEN if status == "open" else FINAL
+        where.append(f"status IN ({', '.join(repr(str(word)) for word in words)})")
+    elif status is not None:
+        where, values = [*where, "status = ?"], [*values, status]
+    for column, value in (("project", project), ("kind", kind), ("group_id", group)):
+        if value is not None:
+            where, values = [*where, f"{column} = ?"], [*values, value]
+    if since is not None:
+        where, values = [*where, "created_at >= ?"], [*values, since]
+    return " AND ".join(where), values

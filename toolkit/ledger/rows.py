@@ -1,0 +1,184 @@
+"""Rows to values and back: the columns of the ledger, once, beside the values they hold.
+
+Owns the schema and the text form of instants, JSON and compressed blobs. Knows neither transactions nor rules.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from toolkit.jobs import PRIORITIES, Attempt, Instant, Job, NodeTiming, OpenJob, OutputFile, Timings
+from toolkit.requests import parse_request
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE counter (revision INTEGER NOT NULL);
+INSERT INTO counter VALUES (0);
+CREATE TABLE jobs (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, revision INTEGER NOT NULL, status TEXT NOT NULL, kind TEXT NOT NULL,
+  project TEXT NOT NULL, origin TEXT NOT NULL, person TEXT NOT NULL, priority INTEGER NOT NULL, servers TEXT NOT NULL,
+  group_id TEXT, group_name TEXT, retry_of TEXT, request TEXT NOT NULL, request_hash TEXT NOT NULL, cancel_asked INTEGER NOT NULL DEFAULT 0,
+  created_at REAL NOT NULL, created TEXT NOT NULL, ended TEXT, attempt INTEGER NOT NULL DEFAULT 0,
+  error TEXT, hint TEXT, failure_kind TEXT, failure_node TEXT, warnings TEXT NOT NULL DEFAULT '[]', recipe TEXT NOT NULL DEFAULT '{}');
+CREATE INDEX jobs_open ON jobs(seq) WHERE status IN ('created', 'queued', 'submitted', 'running', 'collecting');
+CREATE INDEX jobs_revision ON jobs(revision);
+CREATE INDEX jobs_created ON jobs(created_at);
+CREATE INDEX jobs_request ON jobs(request_hash);
+CREATE INDEX jobs_group ON jobs(group_id) WHERE group_id IS NOT NULL;
+CREATE TABLE attempts (
+  job_id TEXT NOT NULL REFERENCES jobs(id), number INTEGER NOT NULL, prompt_id TEXT NOT NULL UNIQUE, reason TEXT NOT NULL,
+  server_url TEXT NOT NULL, epoch INTEGER NOT NULL, environment_id TEXT, status TEXT NOT NULL, acknowledged INTEGER NOT NULL DEFAULT 0,
+  queue_number REAL, instance TEXT, failure_kind TEXT, failure_node TEXT, message TEXT, sent TEXT, submitted TEXT, started TEXT, ended TEXT,
+  run_s REAL, timings TEXT, graph BLOB NOT NULL, nodes BLOB, PRIMARY KEY (job_id, number));
+CREATE INDEX attempts_open ON attempts(server_url) WHERE status IN ('submitted', 'running', 'collecting');
+CREATE TABLE files (
+  job_id TEXT NOT NULL REFERENCES jobs(id), number INTEGER NOT NULL, attempt INTEGER NOT NULL, node_id TEXT NOT NULL, name TEXT NOT NULL UNIQUE,
+  kind TEXT NOT NULL, media_type TEXT NOT NULL, size_bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, width INTEGER, height INTEGER,
+  frames INTEGER, fps REAL, cached INTEGER NOT NULL, temporary INTEGER NOT NULL, blank INTEGER, disk TEXT NOT NULL DEFAULT 'present',
+  stored_at REAL NOT NULL, PRIMARY KEY (job_id, number));
+CREATE TABLE servers (
+  url TEXT PRIMARY KEY, epoch INTEGER NOT NULL DEFAULT 0, instance TEXT, environment_id TEXT, facts TEXT, catalog BLOB, catalog_hash TEXT,
+  seen_at REAL) WITHOUT ROWID;
+CREATE TABLE environments (
+  environment_id TEXT PRIMARY KEY, server_url TEXT NOT NULL, revision INTEGER NOT NULL, facts TEXT NOT NULL,
+  first_seen_at REAL NOT NULL, last_seen_at REAL NOT NULL) WITHOUT ROWID
+"""
+
+FILE_COLUMNS = tuple(f.name for f in fields(OutputFile) if f.name != "path")
+JOB_QUERY = """
+SELECT jobs.*, attempts.server_url, attempts.submitted, attempts.sent, attempts.started, attempts.timings FROM jobs
+LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt
+"""
+
+
+def instant_text(instant: Instant | None) -> str | None:
+    """`wall mono boot` in one column."""
+    return None if instant is None else f"{instant.wall!r} {instant.mono!r} {instant.boot}"
+
+
+def read_instant(text: str | None) -> Instant | None:
+    """The instant of such a column."""
+    if text is None:
+        return None
+    wall, mono, boot = text.split(" ")
+    return Instant(float(wall), None if mono == "None" else float(mono), None if boot == "None" else boot)
+
+
+def packed(value: Any) -> bytes:
+    """JSON, compressed: graphs shrink to a fifth."""
+    return zlib.compress(json.dumps(value, separators=(",", ":")).encode(), 6)
+
+
+def unpacked(blob: bytes | None) -> Any:
+    """The value of a compressed column; None for NULL."""
+    return None if blob is None else json.loads(zlib.decompress(blob))
+
+
+def read_job(row: sqlite3.Row, files: list[OutputFile]) -> Job:
+    """A Job from a row of JOB_QUERY and its files."""
+    timings = json.loads(row["timings"]) if row["timings"] else None
+    return Job(
+        id=row["id"],
+        seq=row["seq"],
+        revision=row["revision"],
+        request=parse_request(json.loads(row["request"])),
+        status=row["status"],
+        created=_present(read_instant(row["created"])),
+        priority=PRIORITIES[row["priority"]],
+        origin=row["origin"],
+        person=row["person"],
+        servers=tuple(json.loads(row["servers"])),
+        group_id=row["group_id"],
+        group_name=row["group_name"],
+        retry_of=row["retry_of"],
+        cancel_asked=bool(row["cancel_asked"]),
+        server_url=row["server_url"],
+        attempt=row["attempt"],
+        submitted=read_instant(row["submitted"] or row["sent"]),
+        started=read_instant(row["started"]),
+        ended=read_instant(row["ended"]),
+        timings=Timings(**timings) if timings else None,
+        files=tuple(files),
+        warnings=tuple(json.loads(row["warnings"])),
+        error=row["error"],
+        hint=row["hint"],
+        failure_kind=row["failure_kind"],
+        failure_node=row["failure_node"],
+        **_recipe(json.loads(row["recipe"]), row),
+    )
+
+
+def _recipe(recipe: dict[str, Any], row: sqlite3.Row) -> dict[str, Any]:
+    asked = json.loads(row["request"])
+    simulated = bool(recipe.get("simulated", json.loads(row["servers"]) == ["engine"]))
+    return {"recipe": recipe, "prompt": recipe.get("prompt") or asked.get("prompt") or "", "simulated": simulated}
+
+
+def _present(instant: Instant | None) -> Instant:
+    assert instant is not None
+    return instant
+
+
+def read_open_job(row: sqlite3.Row) -> OpenJob:
+    """What ordering needs, without parsing the request."""
+    return OpenJob(
+        row["seq"],
+        row["id"],
+        row["status"],
+        row["kind"],
+        row["priority"],
+        row["person"],
+        tuple(json.loads(row["servers"])),
+        row["created_at"],
+        bool(row["cancel_asked"]),
+        row["attempt"],
+        row["server_url"],
+    )
+
+
+def read_attempt(row: sqlite3.Row) -> Attempt:
+    """An Attempt; graph, nodes and timings stay in the row."""
+    return Attempt(
+        row["job_id"],
+        row["number"],
+        row["prompt_id"],
+        row["reason"],
+        row["server_url"],
+        row["status"],
+        row["environment_id"],
+        bool(row["acknowledged"]),
+        row["queue_number"],
+        row["instance"],
+        row["failure_kind"],
+        row["failure_node"],
+        row["message"],
+        read_instant(row["sent"]),
+        read_instant(row["submitted"]),
+        read_instant(row["started"]),
+        read_instant(row["ended"]),
+        row["run_s"],
+    )
+
+
+def read_file(row: sqlite3.Row, projects: Path) -> OutputFile:
+    """An OutputFile with its absolute path."""
+    values: dict[str, Any] = {name: row[name] for name in FILE_COLUMNS}
+    values |= {name: bool(values[name]) for name in ("cached", "temporary")}
+    values["blank"] = None if values["blank"] is None else bool(values["blank"])
+    return OutputFile(path=str(projects / row["name"]), **values)
+
+
+def file_values(job_id: str, file: OutputFile) -> Mapping[str, Any]:
+    """The row of a file."""
+    return {"job_id": job_id, **{name: value for name, value in asdict(file).items() if name != "path"}}
+
+
+def node_rows(nodes: list[NodeTiming]) -> bytes:
+    """All nodes of an attempt in one compressed column."""
+    return packed([asdict(node) for node in nodes])

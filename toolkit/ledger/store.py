@@ -1,0 +1,249 @@
+"""The ledger: accept, claim, record, end. Every promise about jobs is a transaction in this file.
+
+An id is returned only after its row is durable; a prompt is sent only after its attempt is; what is final stays. Any change to a job
+raises its one revision, by which faces and the log notice. A feeder that lost its server (an older epoch) is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from toolkit.jobs import FINAL, OPEN, PRIORITIES, Attempt, Instant, Job, JobStatus, may_move
+from toolkit.ledger import rows
+from toolkit.ledger.database import Database
+from toolkit.ledger.entries import Claim, NewJob, Outcome, StaleEpoch
+from toolkit.ledger.find import Finder
+from toolkit.requests import Request
+
+
+class Ledger(Finder):
+    """`ledger.sqlite` of a home, the truth about jobs; safe to use from any thread and many processes."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home, Database(home / "ledger.sqlite", [rows.SCHEMA], durable=True))
+        self.id = self._identity()
+
+    # ---- accept -------------------------------------------------------------------------------------------------------
+
+    def accept(self, *new: NewJob) -> list[Job]:
+        """Store jobs durably, all or none, and return them in order; an equal unfinished one is returned instead where `reuse` is None."""
+        ids: list[str] = []
+        with self._database.transaction() as connection:
+            revision = _next_revision(connection)
+            for job in new:
+                ids.append(_reusable(connection, job) or _insert_job(connection, job, revision))
+        found = {job.id: job for job in self._jobs("jobs.id IN (%s)", ids)}
+        return [found[job_id] for job_id in ids]
+
+    # ---- the way of an attempt ----------------------------------------------------------------------------------------
+
+    def sending(self, claim: Claim) -> Attempt | None:
+        """The claim, durable before the POST; None if the job is no longer queued or its cancel was asked.
+
+        Raises:
+            StaleEpoch: another feeder has taken the server.
+        """
+        with self._database.transaction() as connection:
+            _check_epoch(connection, claim.server_url, claim.epoch)
+            job = connection.execute("SELECT * FROM jobs WHERE id = ?", (claim.job_id,)).fetchone()
+            if job is None or job["status"] != JobStatus.QUEUED or job["cancel_asked"]:
+                return None
+            number = job["attempt"] + 1
+            prompt_id = claim.job_id if number == 1 else str(uuid.uuid4())
+            connection.execute(
+                "INSERT INTO attempts (job_id, number, prompt_id, reason, server_url, epoch, environment_id, status, instance, sent, graph)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 'submitted', ?, ?, ?)",
+                (claim.job_id, number, prompt_id, claim.reason, claim.server_url, claim.epoch, claim.environment_id, claim.instance,
+                 rows.instant_text(Instant.now()), rows.packed(claim.graph)),
+            )  # fmt: skip
+            known = json.loads(job["warnings"])
+            _update_job(
+                connection, claim.job_id, status=JobStatus.SUBMITTED, attempt=number, recipe=json.dumps(claim.recipe),
+                warnings=json.dumps(known + [text for text in claim.warnings if text not in known]),
+            )  # fmt: skip
+        return self.attempt(claim.job_id)
+
+    def record(self, attempt: Attempt, epoch: int, status: JobStatus | None = None, **facts: Any) -> bool:
+        """Write what was learned of an attempt in flight: acknowledged, queue_number, submitted, started; False if it is no longer open."""
+        values = {name: rows.instant_text(value) if isinstance(value, Instant) else value for name, value in facts.items()}
+        with self._database.transaction() as connection:
+            _check_epoch(connection, attempt.server_url, epoch)
+            now = _status_of(connection, attempt)
+            if now is None:
+                return False
+            if status is not None and may_move(now, status):
+                values["status"] = status
+                _update_job(connection, attempt.job_id, status=status)
+            elif values:
+                _update_job(connection, attempt.job_id)
+            _update(connection, "attempts", "job_id = ? AND number = ?", (attempt.job_id, attempt.number), values)
+        return True
+
+    def end(self, attempt: Attempt, epoch: int, outcome: Outcome) -> bool:
+        """Close an attempt with its files, timings and reason, once; False if it was closed before.
+
+        Raises:
+            StaleEpoch: another feeder has taken the server.
+        """
+        with self._database.transaction() as connection:
+            _check_epoch(connection, attempt.server_url, epoch)
+            if _status_of(connection, attempt) is None:
+                return False
+            timings = json.dumps(asdict(outcome.timings)) if outcome.timings else None
+            facts = {
+                "status": outcome.status, "failure_kind": outcome.failure_kind, "failure_node": outcome.failure_node, "message": _first_line(outcome.error),
+                "ended": rows.instant_text(outcome.ended), "run_s": outcome.timings.run_s if outcome.timings else None, "timings": timings,
+                "nodes": rows.node_rows(list(outcome.nodes)) if outcome.nodes else None,
+            }  # fmt: skip
+            _update(connection, "attempts", "job_id = ? AND number = ?", (attempt.job_id, attempt.number), facts)
+            for file in outcome.files:
+                _insert(connection, "files", rows.file_values(attempt.job_id, file))
+            job = connection.execute("SELECT warnings, cancel_asked FROM jobs WHERE id = ?", (attempt.job_id,)).fetchone()
+            known = json.loads(job["warnings"])
+            warnings = json.dumps(known + [text for text in outcome.warnings if text not in known])
+            if outcome.again and not job["cancel_asked"]:
+                _update_job(connection, attempt.job_id, status=JobStatus.QUEUED, warnings=warnings)
+            else:
+                status = JobStatus.CANCELLED if outcome.again else outcome.status
+                _update_job(
+                    connection, attempt.job_id, status=status, ended=rows.instant_text(outcome.ended), error=outcome.error, hint=outcome.hint,
+                    failure_kind=outcome.failure_kind, failure_node=outcome.failure_node, warnings=warnings,
+                )  # fmt: skip
+        return True
+
+    def end_unsent(self, job_id: str, outcome: Outcome) -> bool:
+        """Close a job that waits in our line: rejected before it was sent; False if it no longer waits."""
+        with self._database.transaction() as connection:
+            return _close_queued(connection, job_id, outcome)
+
+    def ask_cancel(self, job_id: str) -> Job:
+        """Mark a job to be cancelled; one that waits in our line is cancelled at once, a final one stays as it is."""
+        job = self.job(job_id)
+        with self._database.transaction() as connection:
+            if not _close_queued(connection, job.id, Outcome(JobStatus.CANCELLED)):
+                asked = connection.execute("SELECT 1 FROM jobs WHERE id = ? AND cancel_asked = 0 AND ended IS NULL", (job.id,)).fetchone()
+                if asked:
+                    _update_job(connection, job.id, cancel_asked=1)
+        return self.job(job.id)
+
+    # ---- servers ------------------------------------------------------------------------------------------------------
+
+    def take_server(self, url: str) -> int:
+        """Raise the server's epoch: from now on the former feeder is refused."""
+        with self._database.transaction() as connection:
+            query = "INSERT INTO servers (url, epoch) VALUES (?, 1) ON CONFLICT (url) DO UPDATE SET epoch = epoch + 1 RETURNING epoch"
+            return int(connection.execute(query, (url,)).fetchone()[0])
+
+    def remember_server(self, url: str, facts: Mapping[str, Any], instance: str | None, object_info: Mapping[str, Any] | None) -> str:
+        """Store what a server said of itself and its catalog; returns the id of its configuration, a new one when anything changed."""
+        environment_id = hashlib.sha256(json.dumps([url, dict(facts)], sort_keys=True, default=str).encode()).hexdigest()[:12]
+        now = time.time()
+        blob = rows.packed(object_info) if object_info is not None else None
+        digest = hashlib.sha256(blob).hexdigest()[:16] if blob is not None else None
+        with self._database.transaction() as connection:
+            connection.execute(
+                "INSERT INTO servers (url, instance, environment_id, facts, catalog, catalog_hash, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (url) DO UPDATE SET instance = excluded.instance, environment_id = excluded.environment_id, facts = excluded.facts,"
+                " catalog = coalesce(excluded.catalog, catalog), catalog_hash = coalesce(excluded.catalog_hash, catalog_hash), seen_at = excluded.seen_at",
+                (url, instance, environment_id, json.dumps(dict(facts)), blob, digest, now),
+            )
+            connection.execute(
+                "INSERT INTO environments VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (environment_id) DO UPDATE SET last_seen_at = excluded.last_seen_at,"
+                " revision = excluded.revision",
+                (environment_id, url, _next_revision(connection), json.dumps(dict(facts)), now, now),
+            )
+        return environment_id
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        self._database.close()
+
+    def _identity(self) -> str:
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('id', ?)", (str(uuid.uuid4()),))
+            return str(connection.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()[0])
+
+
+def _next_revision(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("UPDATE counter SET revision = revision + 1 RETURNING revision").fetchone()[0])
+
+
+def request_hash(request: Request) -> str:
+    """Equal for requests that are equal field by field, seed included."""
+    return hashlib.sha256(json.dumps(request.as_json(), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _reusable(connection: sqlite3.Connection, job: NewJob) -> str | None:
+    if job.reuse is False or job.retry_of is not None:
+        return None
+    status = {JobStatus.DONE} | OPEN if job.reuse else OPEN
+    marks = ", ".join(f"'{word}'" for word in status)
+    query = f"SELECT id FROM jobs WHERE request_hash = ? AND servers = ? AND person = ? AND cancel_asked = 0 AND status IN ({marks}) ORDER BY seq DESC LIMIT 1"
+    found = connection.execute(query, (request_hash(job.request), json.dumps(list(job.servers)), job.person)).fetchone()
+    return str(found[0]) if found else None
+
+
+def _insert_job(connection: sqlite3.Connection, job: NewJob, revision: int) -> str:
+    now = Instant.now()
+    request = job.request.as_json()
+    _insert(
+        connection,
+        "jobs",
+        {
+            "id": job.id, "revision": revision, "status": JobStatus.QUEUED, "kind": request["kind"], "project": job.request.project, "origin": job.origin,
+            "person": job.person, "priority": PRIORITIES.index(job.priority), "servers": json.dumps(list(job.servers)), "group_id": job.group_id,
+            "group_name": job.group_name, "retry_of": job.retry_of, "request": json.dumps(request), "request_hash": request_hash(job.request),
+            "created_at": now.wall, "created": rows.instant_text(now), "warnings": json.dumps(list(job.warnings)),
+        },
+    )  # fmt: skip
+    return job.id
+
+
+def _insert(connection: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> None:
+    marks = ", ".join("?" * len(values))
+    connection.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
+
+
+def _update(connection: sqlite3.Connection, table: str, where: str, key: tuple[Any, ...], values: Mapping[str, Any]) -> None:
+    if values:
+        connection.execute(f"UPDATE {table} SET {', '.join(f'{name} = ?' for name in values)} WHERE {where}", (*values.values(), *key))
+
+
+def _update_job(connection: sqlite3.Connection, job_id: str, **values: Any) -> None:
+    _update(connection, "jobs", "id = ?", (job_id,), {**values, "revision": _next_revision(connection)})
+
+
+def _close_queued(connection: sqlite3.Connection, job_id: str, outcome: Outcome) -> bool:
+    now = connection.execute("SELECT status FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if now is None or now["status"] not in (JobStatus.CREATED, JobStatus.QUEUED) or not may_move(now["status"], outcome.status):
+        return False
+    _update_job(
+        connection, job_id, status=outcome.status, ended=rows.instant_text(outcome.ended), error=outcome.error, hint=outcome.hint,
+        failure_kind=outcome.failure_kind, failure_node=outcome.failure_node,
+    )  # fmt: skip
+    return True
+
+
+def _check_epoch(connection: sqlite3.Connection, url: str, epoch: int) -> None:
+    found = connection.execute("SELECT epoch FROM servers WHERE url = ?", (url,)).fetchone()
+    if found is None or found[0] != epoch:
+        raise StaleEpoch(f"Another feeder has taken {url}.")
+
+
+def _status_of(connection: sqlite3.Connection, attempt: Attempt) -> str | None:
+    """The status of an attempt that is still the latest of its job and open; None otherwise."""
+    query = """SELECT attempts.status FROM attempts JOIN jobs ON jobs.id = job_id AND jobs.attempt = number WHERE job_id = ? AND number = ?"""
+    found = connection.execute(query, (attempt.job_id, attempt.number)).fetchone()
+    return str(found[0]) if found and found[0] not in FINAL else None
+
+
+def _first_line(text: str | None) -> str | None:
+    return text.splitlines()[0][:500] if text else None

@@ -1,0 +1,248 @@
+"""Files on our side: streamed from the server, checked, hashed, named by us, never half under a final name.
+
+Owns `projects/` of a home: `<project>/<date>/<time>-<job>-<n>.<ext>` and a `.json` sidecar beside each. A name comes from the job, so a
+download that is done again after a crash finds its own file and adopts it when the bytes are equal. User text never gets into a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import json
+import mimetypes
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from toolkit.crashpoints import reached
+from toolkit.errors import DiskFull, OutputError, ToolkitError
+from toolkit.jobs import Job, OutputFile
+from toolkit.protocol import ServerOutput
+
+KINDS = {
+    "image": {"png", "jpg", "jpeg", "webp", "gif", "bmp", "apng", "avif", "tiff"},
+    "video": {"mp4", "webm", "mkv", "mov", "avi"},
+    "audio": {"mp3", "wav", "flac", "ogg", "opus", "m4a"},
+    "model3d": {"glb", "gltf", "obj", "fbx", "stl", "ply", "usdz"},
+    "latent": {"latent", "safetensors"},
+    "text": {"txt", "md", "json", "csv", "srt"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What decoding a file showed: pixels, frames, frames a second, and whether it is one colour."""
+
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+    blank: bool | None = None
+
+
+class OutputStore:
+    """The projects folder of a home."""
+
+    def __init__(self, home: Path) -> None:
+        self.projects = home / "projects"
+
+    def place(self, job: Job, number: int, extension: str, attempt: int = 1) -> Path:
+        """Where a job's n-th file belongs; the same at every call, and another for each attempt, whose bytes may differ."""
+        when = datetime.fromtimestamp(job.created.wall).astimezone()
+        folder = self.projects / job.project / f"{when:%Y-%m-%d}"
+        again = f"-try{attempt}" if attempt > 1 else ""
+        path = folder / f"{when:%H%M%S}-{job.id[:8]}-{number}{again}.{extension}"
+        root = os.path.realpath(self.projects)
+        if os.path.commonpath([root, os.path.realpath(folder)]) != root:
+            raise OutputError(f"The folder of project '{job.project}' lies outside {self.projects}.", path=str(folder))
+        return path
+
+    async def save(
+        self, job: Job, attempt: int, number: int, output: ServerOutput, chunks: AsyncIterator[bytes], length: int | None, *, cached: bool = False
+    ) -> OutputFile:
+        """Stream a file to disk, check it, give it its name and write its sidecar.
+
+        Args:
+            job: whose file it is.
+            attempt: the try that made it, 1-based.
+            number: its place in the job, 1-based.
+            output: what the server calls it.
+            chunks: its bytes.
+            length: how many bytes there should be, if known.
+            cached: the server reused an older file; ours is a copy.
+
+        Raises:
+            DiskFull: no room; nothing is left behind. OutputError: too short, not decodable, or the name is taken by other bytes.
+        """
+        path = self.place(job, number, extension_of(output.filename or "text.txt"), attempt)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            size, digest = await _write(part, chunks)
+            if length is not None and size != length:
+                raise OutputError(f"{output.filename} ended after {size} of {length} bytes.", path=str(path))
+            kind, media_type = kind_of(path.name)
+            looked = await asyncio.to_thread(look_into, part, kind)  # a clip takes seconds
+            _publish(part, path, digest)
+        except ToolkitError:  # ServerUnreachable is an OSError too, and no fault of our disk
+            raise
+        except OSError as error:
+            raise _explained(error, path) from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        name = path.relative_to(self.projects).as_posix()
+        return OutputFile(
+            number, str(path), name, kind, media_type, size, digest, looked.width, looked.height, looked.frames, looked.fps,
+            cached, output.is_temporary, looked.blank, "present", attempt, output.node_id, time.time(),
+        )  # fmt: skip
+
+    def write_sidecar(self, job: Job, file: OutputFile, recipe: Mapping[str, Any], server_url: str) -> Path:
+        """Put what made a file beside it, as JSON."""
+        path = sidecar_of(Path(file.path))
+        about = {
+            "job_id": job.id, "output": file.number, "attempt": file.attempt, "file": Path(file.path).name, "media_type": file.media_type,
+            "size_bytes": file.size_bytes, "sha256": file.sha256, "width": file.width, "height": file.height, "frames": file.frames, "fps": file.fps,
+            "cached": file.cached, "temporary": file.temporary, "simulated": bool(recipe.get("simulated")), "server_url": server_url,
+            "created_at": job.created.utc.isoformat(), "request": job.request.as_json(),
+            "recipe": {name: value for name, value in recipe.items() if name != "parameters" and value is not None},
+        }  # fmt: skip
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
+            os.replace(part, path)
+        except OSError as error:
+            raise _explained(error, path) from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        return path
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where the sidecar of a file is: its name with `.json`, which an output that is JSON itself already has."""
+    return path.with_name(f"{path.name}.json") if path.suffix == ".json" else path.with_suffix(".json")
+
+
+async def text_chunks(text: str) -> AsyncIterator[bytes]:
+    """A text output as the chunks of a file."""
+    yield text.encode()
+
+
+def extension_of(filename: str) -> str:
+    """A plain extension from whatever name the server gives."""
+    suffix = PurePosixPath(filename.replace("\\", "/")).suffix.lower().lstrip(".")
+    return suffix if re.fullmatch(r"[a-z0-9]{1,11}", suffix) else "bin"
+
+
+def kind_of(filename: str) -> tuple[str, str]:
+    """Kind and media type by extension: ComfyUI lists clips under `images`."""
+    extension = extension_of(filename)
+    kind = next((kind for kind, known in KINDS.items() if extension in known), "other")
+    media_type = {"webp": "image/webp", "avif": "image/avif", "glb": "model/gltf-binary"}.get(extension) or mimetypes.guess_type(filename)[0]
+    return kind, media_type or "application/octet-stream"
+
+
+def look_into(path: Path, kind: str) -> Looked:
+    """Decode a file whole; for other kinds than pictures and clips nothing is known.
+
+    Raises:
+        OutputError: it does not decode.
+    """
+    try:
+        if kind == "image":
+            return _look_into_picture(path)
+        if kind == "video":
+            return _look_into_clip(path)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise OutputError(f"{path.name} does not decode: {error}.", path=str(path)) from error
+    except Exception as error:  # decoders raise anything for broken files: struct.error, IndexError, zlib.error
+        raise OutputError(f"{path.name} does not decode: {error}.", path=str(path)) from error
+    return Looked()
+
+
+def _look_into_picture(path: Path) -> Looked:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            extrema = picture.convert("RGB").getextrema()
+            frames = int(getattr(picture, "n_frames", 1))
+            blank = frames == 1 and all(low == high for low, high in extrema)  # type: ignore[misc]
+            return Looked(picture.width, picture.height, frames, None, blank)
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+
+
+def _look_into_clip(path: Path) -> Looked:
+    import av
+
+    try:
+        with av.open(str(path), mode="r") as container:
+            stream = container.streams.video[0]
+            rate = stream.average_rate
+            frames = sum(1 for _ in container.decode(stream))
+            if frames == 0:
+                raise ValueError("no frames")
+            return Looked(stream.width, stream.height, frames, float(rate) if rate else None, None)
+    except (av.FFmpegError, IndexError) as error:
+        raise ValueError(str(error)) from error
+
+
+async def _write(part: Path, chunks: AsyncIterator[bytes]) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    with part.open("wb") as stream:
+        async for chunk in chunks:
+            stream.write(chunk)
+            reached("chunk written")
+            digest.update(chunk)
+            size += len(chunk)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return size, digest.hexdigest()
+
+
+def _publish(part: Path, path: Path, digest: str) -> None:
+    """Give the finished file its name, without ever replacing another's; an equal one from before a crash is adopted."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        _adopt(path, digest)
+    except PermissionError:  # a file system without hard links
+        if path.exists():
+            _adopt(path, digest)
+        else:
+            os.rename(part, path)
+    _sync_folder(path.parent)
+
+
+def _adopt(path: Path, digest: str) -> None:
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+            raise OutputError(f"{path} is taken by another file.", path=str(path)) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name durable; some systems cannot open folders."""
+    with contextlib.suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _explained(error: OSError, path: Path) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFull(f"The disk of {path.parent} is full.", path=str(path), hint="Make room; the job goes on by itself.")
+    return OutputError(f"{path} cannot be written: {error.strerror}.", path=str(path))

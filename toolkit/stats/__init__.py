@@ -1,0 +1,10 @@
+"""The log one asks with SQL: `stats.duckdb`, made from the ledger and never written by anybody but its publisher.
+
+Owns the tables (tables.py), how jobs become rows (rows.py), the private working file (workfile.py), the border to DuckDB
+(connections.py), exports (exports.py) and the door to all of it (log.py). Must not know who runs jobs. DuckDB is loaded with the first
+question, not by importing this package.
+"""
+
+from toolkit.stats.log import Stats
+
+__all__ = ["Stats"]
