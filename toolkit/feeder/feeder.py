@@ -1,0 +1,249 @@
+"""Feeder: takes the next job of the common order to its server, two at a time, until nothing is open for a minute.
+
+Owns the server's epoch, its pulse on the live board, and who runs. Jobs are never held here: what is in flight is in the ledger, and a
+feeder that starts reconciles it. The database is asked on one thread of its own, since a commit may stall for seconds on a noisy disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from toolkit.errors import HomeUnusable, ServerError, ToolkitError
+from toolkit.feeder.collect import Desk, reason_of
+from toolkit.feeder.link import Link
+from toolkit.feeder.run import Run
+from toolkit.graph import NodeCatalog
+from toolkit.jobs import JobStatus, OpenJob
+from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, Outcome, StaleEpoch
+from toolkit.order import next_job
+from toolkit.outputs import OutputStore
+from toolkit.pipelines import build
+from toolkit.settings import ServerAddress
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+AT_ONCE = 2  # hides the 2 to 5 ms between jobs; more gives nothing and loses more when the server dies
+BEAT_S = 1.0
+SOCKET_WAIT_S = 1.5  # socket first; where it is refused or slow, polling alone will do
+LOOK_AGAIN_S = 300.0  # new model files show up in the catalog within this time
+
+
+class Feeder:
+    """One server of one home."""
+
+    def __init__(self, home: Path, address: ServerAddress, headers: Mapping[str, str], idle_s: float) -> None:
+        self.home, self.address, self.idle_s = home, address, idle_s
+        self.ledger = Ledger(home)
+        self.board = LiveBoard(home)
+        self.store = OutputStore(home)
+        self.link = Link(home, address, headers)
+        self.runs: dict[str, Run] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._executor = ThreadPoolExecutor(1, "ledger")
+        self._catalog: NodeCatalog | None = None
+        self._facts: Mapping[str, Any] = {}
+        self._environment: str | None = None
+        self._looked_at = 0.0
+        self._idle_since = time.monotonic()
+        self._failure: BaseException | None = None
+        self._wake = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Feed until idle; ends early, saying so in the log, when another feeder has taken the server."""
+        self.epoch: int = await self._database(lambda: self.ledger.take_server(self.address.url))
+        log.info("feeding %s from %s, epoch %d", self.address.url, self.home, self.epoch)
+        self.desk = Desk(self.ledger, self.board, self.store, self.link, self.epoch, self._database)
+        helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self.link.keep_listening())]
+        try:
+            await self._resume()
+            await self._feed()
+        except StaleEpoch as error:
+            log.warning("%s", error)
+        finally:
+            for task in (*helpers, *self.tasks):
+                task.cancel()
+            await asyncio.gather(*helpers, *self.tasks, return_exceptions=True)
+            await self.link.close()
+            with contextlib.suppress(ToolkitError):
+                await self._database(lambda: self.board.leave(self.address.url))
+            self._executor.shutdown()
+            self.ledger.close()
+            self.board.close()
+            log.info("done")
+
+    async def _database(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    # ---- the line -----------------------------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        """Look at the line whenever something changed; leave when nothing has been open for `idle_s`."""
+        version = -1
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            self._wake.clear()
+            if self.tasks:  # two long clips may leave the ledger unchanged for longer than `idle_s`
+                self._idle_since = time.monotonic()
+            if self.ledger.data_version() != version or not self.link.reachable or self._slots() > 0:
+                version = self.ledger.data_version()
+                jobs = await self._database(self.ledger.open_jobs)
+                self._pass_cancels(jobs)
+                await self._fill(jobs)
+                if any(self.address.url in job.servers for job in jobs):
+                    self._idle_since = time.monotonic()
+            if time.monotonic() - self._idle_since > self.idle_s:
+                return
+            await self._changed(version)
+
+    async def _changed(self, version: int) -> None:
+        """Wait until the ledger was written to, a run left the server, or a second has passed."""
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline and not self._wake.is_set():
+            if self.ledger.data_version() != version:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), 0.01)
+
+    def _slots(self) -> int:
+        return AT_ONCE - sum(1 for run in self.runs.values() if run.on_server.is_set())
+
+    def _pass_cancels(self, jobs: list[OpenJob]) -> None:
+        for job in jobs:
+            run = self.runs.get(job.id)
+            if run is not None and job.cancel_asked and not run.cancel_asked:
+                run.cancel_asked = True
+                run.nudge()
+
+    async def _fill(self, jobs: list[OpenJob]) -> None:
+        """Send as many waiting jobs as there are slots, once the server is known."""
+        waiting = [job for job in jobs if job.status == JobStatus.QUEUED]
+        while self._slots() > 0:
+            job = next_job(waiting, self.address.url)
+            if job is None or not await self._ready():
+                return
+            waiting.remove(job)
+            await self._start(job)
+
+    async def _ready(self) -> bool:
+        """Whether our disk has room, the server answers and its catalog is fresh; a first look waits a moment for the socket."""
+        if self.desk.full.is_set():
+            return False
+        due = time.monotonic() - self._looked_at > LOOK_AGAIN_S or self.link.reconnected.is_set()
+        if self._catalog is not None and self.link.reachable and not due:
+            return True
+        try:
+            client = await self.link.connect()
+            look = await client.look()
+        except ServerError as error:
+            self.link.down(error)
+            return False
+        self.link.up()
+        self.link.reconnected.clear()
+        self._catalog, self._facts, self._looked_at = NodeCatalog(look.object_info), look.facts, time.monotonic()
+        self.link.instance = look.instance
+        self._environment = await self._database(lambda: self.ledger.remember_server(self.address.url, look.facts, look.instance, look.object_info))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.link.socket_tried.wait(), SOCKET_WAIT_S)
+        return True
+
+    async def _start(self, waiting: OpenJob) -> None:
+        """Build, claim, and let the run go its way."""
+        assert self._catalog is not None
+        job = await self._database(lambda: self.ledger.job(waiting.id))
+        number = job.attempt + 1
+        try:
+            built = build(job.request, self._catalog, f"toolkit/{job.id}/{number}")
+        except Exception as error:  # the top of a job: what breaks its graph must not stop the line behind it
+            refusal = reason_of(error) if isinstance(error, ToolkitError) else _stumbled(error)
+            log.warning("%s cannot be built: %s", job.id[:8], refusal.error)
+            await self._database(lambda: self.ledger.end_unsent(job.id, refusal))
+            return
+        recipe = {**built.recipe, "simulated": bool(self._facts.get("simulated"))}
+        claim = Claim(
+            job.id, self.address.url, self.epoch, built.graph, recipe, built.warnings, "first" if number == 1 else "lost", self._environment, self.link.instance
+        )
+        attempt = await self._database(lambda: self.ledger.sending(claim))
+        if attempt is not None:
+            self._run(Run(self.desk, job, attempt, built.graph, recipe, fresh=True))
+
+    async def _resume(self) -> None:
+        """Carry on with what an earlier feeder had in flight on this server."""
+        await self._database(self._tidy_board)
+        self.link.witness = await self._database(lambda: self.ledger.witness(self.address.url))
+        for attempt in await self._database(lambda: self.ledger.in_flight(self.address.url)):
+            job = await self._database(lambda attempt=attempt: self.ledger.job(attempt.job_id))  # type: ignore[misc]
+            graph = await self._database(lambda attempt=attempt: self.ledger.graph(attempt.job_id, attempt.number))  # type: ignore[misc]
+            log.info("taking over %s attempt %d (%s)", job.id[:8], attempt.number, attempt.status)
+            self._run(Run(self.desk, job, attempt, graph, job.recipe, fresh=False))
+        if self.runs:
+            with contextlib.suppress(ServerError):
+                await self.link.connect()
+
+    def _tidy_board(self) -> None:
+        """Take off the board what a feeder left there that died between a job's end and its own next line."""
+        shown = self.board.jobs_since(0)
+        still_open = {job.id for job in self.ledger.open_jobs()}
+        for row in shown:
+            if row.id not in still_open:
+                self.board.remove(row.id)
+
+    def _run(self, run: Run) -> None:
+        self.runs[run.job.id] = run
+        task = asyncio.create_task(self._way(run), name=run.job.id)
+        self.tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(run, done))
+
+    async def _way(self, run: Run) -> None:
+        """The top of a run: a fault of ours is tried once more by asking the server, then costs this job and never the line behind it."""
+        try:
+            try:
+                await run.way()
+            except (StaleEpoch, HomeUnusable):
+                raise
+            except Exception:
+                log.exception("run %s, once more", run.job.id)
+                await Run(self.desk, run.job, run.attempt, run.graph, run.recipe, fresh=False).way()
+        except (StaleEpoch, HomeUnusable):
+            raise
+        except Exception as error:
+            log.exception("run %s", run.job.id)
+            outcome = _stumbled(error)
+            await self._database(lambda: self.ledger.end(run.attempt, self.epoch, outcome))
+
+    def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
+        """The owner of every run: an epoch that is gone or a home that cannot be used stops the feeder, and the next one reconciles."""
+        self.tasks.discard(task)
+        if self.runs.get(run.job.id) is run:  # its next attempt may have begun
+            del self.runs[run.job.id]
+        self._wake.set()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("run %s", run.job.id, exc_info=task.exception())
+            self._failure = self._failure or task.exception()
+
+    # ---- the pulse ----------------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        """Once a second: who feeds, and how the server is."""
+        while True:
+            state = "unreachable" if self.link.trouble is not None else "busy" if self.runs else "ready"
+            running = sum(1 for run in self.runs.values() if run.tracker.started_at is not None)
+            beat = LiveServer(self.address.url, os.getpid(), time.time(), state, self.link.trouble, running, len(self.runs) - running)
+            with contextlib.suppress(ToolkitError):
+                await self._database(lambda beat=beat: self.board.beat(beat))  # type: ignore[misc]
+            await asyncio.sleep(BEAT_S)
+
+
+def _stumbled(error: Exception) -> Outcome:
+    """The end of a job that our own code could not handle."""
+    said = f"The toolkit stumbled over it: {type(error).__name__}: {str(error)[:200]}."
+    return Outcome(JobStatus.FAILED, error=said, hint="The feeder's log in the home has the details; retry it.", failure_kind="toolkit_error")

@@ -1,0 +1,186 @@
+"""Handles that follow a job as it changes, and what one does with its files.
+
+A handle holds an id and asks the studio; values come from the ledger, so a handle made after a restart is as good as the first. How a
+handle looks in a notebook is widgets.py's, imported only when one is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import JobTimeout
+from toolkit.jobs import Job, JobStatus, OutputFile, error_of
+from toolkit.progress import Progress
+from toolkit.thumbnails import open_array, open_image
+
+if TYPE_CHECKING:
+    from toolkit.studio.studio import Studio
+
+SLICE_S = 0.1  # Ctrl-C arrives within this time
+
+
+class JobHandle:
+    """Last line of a cell: its live card. `await` it, or `wait()`; both raise JobFailed, JobCancelled, JobLost, JobTimeout."""
+
+    def __init__(self, studio: Studio, job_id: str) -> None:
+        self._studio = studio
+        self.id = job_id
+        self._card: Any = None
+
+    @property
+    def job(self) -> Job:
+        """The job now."""
+        return self._studio._ledger.job(self.id)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is now: 1.0 only when it has ended well."""
+        return self._studio._progress_of(self.job)
+
+    @property
+    def preview(self) -> tuple[bytes, str] | None:
+        """The latest preview picture of a running job and its media type."""
+        live = self._studio._board.job(self.id)
+        return (live.preview, live.preview_type or "image/jpeg") if live is not None and live.preview else None
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        return self._until_done().__await__()
+
+    async def _until_done(self) -> Result:
+        async for news in self.updates():
+            if isinstance(news, Job) and news.is_final:
+                return self._result(news)
+        return self._result(self.job)
+
+    def wait(self, timeout_s: float | None = None) -> Result:
+        """Block until it has ended; Ctrl-C leaves the job running.
+
+        Raises:
+            JobTimeout: after `timeout_s` seconds; the job goes on. JobFailed, JobCancelled, JobLost: as it ended.
+        """
+        final = threading.Event()
+        leave = self.subscribe(lambda news: final.set() if isinstance(news, Job) and news.is_final else None)
+        try:
+            if self.job.is_final:
+                final.set()
+            deadline = None if timeout_s is None else time.monotonic() + timeout_s
+            while not final.wait(SLICE_S):
+                if deadline is not None and time.monotonic() >= deadline:
+                    said = f"Job {self.id[:8]} has not ended after {timeout_s:g} s; it goes on."
+                    raise JobTimeout(said, job_id=self.id, status=self.job.status)
+        finally:
+            leave()
+        return self._result(self.job)
+
+    def _result(self, job: Job) -> Result:
+        error = error_of(job)
+        if error is not None:
+            raise error
+        return Result(job, tuple(OutputHandle(file, job.id) for file in job.files))
+
+    async def updates(self) -> AsyncIterator[Job | Progress]:
+        """Every new Job and Progress until the job is final, the present Job first."""
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Job | Progress] = asyncio.Queue()
+
+        def put(news: Job | Progress) -> None:
+            loop.call_soon_threadsafe(queue.put_nowait, news)
+
+        leave = self.subscribe(put)
+        try:
+            news: Job | Progress = self.job
+            while not (isinstance(news, Job) and news.is_final):
+                yield news
+                news = await queue.get()
+            leave()  # whoever stops here leaves this generator suspended, for as long as an error's traceback holds it
+            yield news
+        finally:
+            leave()
+
+    def subscribe(self, callback: Callable[[Job | Progress], None]) -> Callable[[], None]:
+        """Call `callback` on the watcher's thread with every change; returns how to stop."""
+        return self._studio._watcher.subscribe(self.id, callback)
+
+    def cancel(self) -> Job:
+        """Take it out of the line, or stop it on the server; a job that has ended stays as it is."""
+        return self._studio._ledger.ask_cancel(self.id)
+
+    def retry(self) -> JobHandle:
+        """The same request as a new job, with `retry_of` set."""
+        return self._studio._retry(self.job)
+
+    def _ipython_display_(self) -> None:
+        self._shown().show()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        return self._shown()._repr_mimebundle_(include=include, exclude=exclude)
+
+    def _shown(self) -> Any:
+        """The card, made when first shown."""
+        from toolkit.widgets import ProgressCard
+
+        if self._card is None:
+            self._card = ProgressCard(self)
+        return self._card
+
+    def __repr__(self) -> str:
+        job, progress = self.job, self.progress
+        said = f"{job.kind} {job.id[:8]} {job.status}"
+        if job.status == JobStatus.QUEUED and progress.ahead is not None:
+            said += f", {progress.ahead} before it"
+        elif not job.is_final:
+            said += f", {progress.fraction:.0%}" + (f" {progress.node}" if progress.node else "")
+        files = ", ".join(file.name for file in job.files)
+        return said + (f": {files}" if files else f": {job.error}" if job.error else "")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A done job: shows its files."""
+
+    job: Job
+    files: Sequence[OutputHandle]
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        from toolkit.widgets import show_files
+
+        return {"text/plain": repr(self), "text/html": show_files(self.job)}
+
+    def __repr__(self) -> str:
+        return f"{self.job.kind} {self.job.id[:8]} {self.job.status}: {', '.join(handle.file.name for handle in self.files) or 'no files'}"
+
+
+@dataclass(frozen=True)
+class OutputHandle:
+    """One file of a job and what one does with it; shows itself in a notebook, with or without a kernel."""
+
+    file: OutputFile
+    job_id: str
+
+    @property
+    def path(self) -> str:
+        """Where the file is."""
+        return self.file.path
+
+    def image(self) -> Any:
+        """A PIL.Image in RGB; the first frame of a clip."""
+        return open_image(self.file.path, self.file.kind)
+
+    def array(self) -> Any:
+        """(frames, height, width, 3) uint8 RGB."""
+        return open_array(self.file.path, self.file.kind)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        from toolkit.widgets import show_file
+
+        return {"text/plain": repr(self), "text/html": show_file(self.file)}
+
+    def __repr__(self) -> str:
+        size = f"{self.file.width}x{self.file.height}" if self.file.width else self.file.media_type
+        clip = f", {self.file.frames} frames at {self.file.fps:g} fps" if self.file.fps and self.file.frames else ""
+        return f"{self.file.name} ({size}{clip}, {self.file.size_bytes / 1000:.0f} kB)"

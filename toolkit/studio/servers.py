@@ -1,0 +1,163 @@
+"""Which servers a studio uses, how they were found, and what the ledger and the live board know of them.
+
+The order is design.md's: the argument, COMFYUI_URL, what `toolkit connect` remembered, a ComfyUI on loopback, the built-in engine. A named
+server that does not answer is an error, never the engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import ServerError, ToolkitError
+from toolkit.graph import NodeCatalog
+from toolkit.ledger import Ledger, LiveBoard
+from toolkit.pipelines.families import CHECKPOINT, SDXL, WAN22_5B, choose_all
+from toolkit.processes import ensure_engine
+from toolkit.settings import ENGINE, FoundBy, ServerAddress, Settings, parse_servers, remembered_servers
+
+if TYPE_CHECKING:
+    from toolkit.client import ServerLook
+
+DISCOVERED = ("http://127.0.0.1:8188", "http://127.0.0.1:8000")
+LOOK_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """A server as the home knows it; `can_make` lists the families whose nodes and files are all there."""
+
+    url: str
+    found_by: FoundBy
+    state: str
+    comfyui_version: str | None
+    device: str | None
+    can_make: Sequence[str]
+    simulated: bool
+    running: int = 0
+    pending: int = 0
+    sentence: str | None = None
+
+
+class Servers:
+    """The servers of one studio, resolved when first needed."""
+
+    def __init__(self, settings: Settings, asked: str | Sequence[str] | None, ledger: Ledger, board: LiveBoard) -> None:
+        self._settings = settings
+        self._asked = parse_servers(asked if isinstance(asked, str) else ",".join(asked)) if asked else ()
+        self._ledger, self._board = ledger, board
+        self._found: tuple[tuple[ServerAddress, ...], FoundBy] | None = None
+        self._catalogs: dict[str, tuple[str | None, NodeCatalog]] = {}
+
+    def found(self) -> tuple[tuple[ServerAddress, ...], FoundBy]:
+        """The addresses and how they were found; looks at loopback for 0.3 s when nothing is named."""
+        if self._found is None:
+            self._found = self._find(self._settings.home)
+        return self._found
+
+    def _find(self, home: Path) -> tuple[tuple[ServerAddress, ...], FoundBy]:
+        if self._asked:
+            return self._asked, "argument"
+        if self._settings.servers:
+            return self._settings.servers, "COMFYUI_URL"
+        remembered = remembered_servers(home)
+        if remembered:
+            return remembered, "settings"
+        from toolkit.client import discover  # aiohttp takes 0.3 s to import; jobs and sql ask nobody
+
+        url = discover(DISCOVERED)
+        if url is not None:
+            return (ServerAddress.parse(url),), "discovered"
+        return (ServerAddress(ENGINE),), "built-in"
+
+    @property
+    def addresses(self) -> tuple[ServerAddress, ...]:
+        """The servers' addresses, credentials included."""
+        return self.found()[0]
+
+    def catalog(self, address: ServerAddress) -> NodeCatalog | None:
+        """What the server can run, as the ledger last saw it; parsed once."""
+        facts = self._ledger.server(address.url)
+        if facts is None or facts.catalog_hash is None:
+            return None
+        held = self._catalogs.get(address.url)
+        if held is None or held[0] != facts.catalog_hash:
+            held = (facts.catalog_hash, NodeCatalog(self._ledger.catalog(address.url) or {}))
+            self._catalogs[address.url] = held
+        return held[1]
+
+    def usable(self) -> list[ServerAddress]:
+        """The servers to accept for: fed ones as they are, others after a look.
+
+        Raises:
+            ServerUnreachable: none of the named ones answers; nothing is accepted then.
+        """
+        usable, failures = [], list[ToolkitError]()
+        for address in self.addresses:
+            live = self._board.server(address.url)
+            if address.is_engine or (live is not None and live.is_alive()):
+                usable.append(address)
+                continue
+            try:
+                self.look(address)
+                usable.append(address)
+            except ToolkitError as error:
+                failures.append(error)
+        if not usable:
+            raise failures[0]
+        return usable
+
+    def look(self, address: ServerAddress) -> ServerLook:
+        """Ask the server itself and remember what it says.
+
+        Raises:
+            ServerUnreachable: it does not answer.
+        """
+        from toolkit.client import look_at
+
+        url = ensure_engine(self._settings.home) if address.is_engine else None
+        look = look_at(address, url, self._settings.headers, LOOK_TIMEOUT_S)
+        self._ledger.remember_server(address.url, look.facts, look.instance, look.object_info)
+        return look
+
+    def status(self) -> list[ServerStatus]:
+        """What is known of each server; one that no feeder watches is looked at."""
+        return [self._status_of(address) for address in self.addresses]
+
+    def _status_of(self, address: ServerAddress) -> ServerStatus:
+        live = self._board.server(address.url)
+        alive = live is not None and live.is_alive(time.time())
+        state, sentence = (live.state, live.sentence) if live is not None and alive else ("ready", None)
+        known = self._ledger.server(address.url)
+        if not alive:
+            try:
+                self.look(address)
+                known = self._ledger.server(address.url)
+            except ServerError as error:
+                state, sentence = "unreachable", error.message
+        facts: dict[str, Any] = dict(known.facts) if known else {}
+        return ServerStatus(
+            address.url, self.found()[1], state, facts.get("comfyui_version"), facts.get("device"), self.can_make(address),
+            address.is_engine or bool(facts.get("simulated")), live.running if live and alive else 0, live.pending if live and alive else 0, sentence,
+        )  # fmt: skip
+
+    def can_make(self, address: ServerAddress) -> list[str]:
+        """The families whose nodes and files the server has."""
+        catalog = self.catalog(address)
+        found = []
+        for family in (SDXL, WAN22_5B) if catalog is not None else ():
+            try:
+                choose_all(family, catalog, None)  # type: ignore[arg-type]
+                found.append(family.name)
+            except ToolkitError:
+                continue
+        return found
+
+    def models(self, address: ServerAddress) -> dict[str, list[str]]:
+        """The files of the server by folder, for the loaders the pipelines use."""
+        catalog = self.catalog(address)
+        files = (CHECKPOINT, *WAN22_5B.files)
+        return {file.folder: list(catalog.choices(file.node, file.input)) for file in files} if catalog is not None else {}

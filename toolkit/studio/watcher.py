@@ -1,0 +1,181 @@
+"""The one poller of a process and home: turns changes of ledger and live board into callbacks, and keeps feeders alive.
+
+One thread, 6 microseconds a look: 5 ms apart while somebody waits, 50 ms otherwise. Callbacks run on this thread and must be short; a
+broken one is logged and dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+from toolkit.errors import ToolkitError
+from toolkit.jobs import Job, OpenJob
+from toolkit.ledger import Ledger, LiveBoard
+from toolkit.order import places
+from toolkit.processes import feeder_runs, reap, start_feeder
+from toolkit.progress import Progress
+from toolkit.settings import ServerAddress
+
+log = logging.getLogger(__name__)
+
+FAST_S, SLOW_S = 0.005, 0.05
+FEEDER_CHECK_S = 0.5
+FEEDER_PAUSE_S = 2.0  # a feeder takes about a second to import before it beats
+
+Callback: TypeAlias = Callable[[Job | Progress], None]
+EVERY_JOB = "*"
+
+
+class Watcher:
+    """Watches one home from one process."""
+
+    def __init__(self, ledger: Ledger, board: LiveBoard, headers: dict[str, str]) -> None:
+        self._ledger, self._board, self._headers = ledger, board, headers
+        self._callbacks: dict[str, list[tuple[str, Callback]]] = {}
+        self._everything: list[Callable[[Job | tuple[str, Progress]], None]] = []
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._addresses: dict[str, ServerAddress] = {}
+        self._started_at: dict[str, float] = {}
+        self._revision = ledger.revision()
+        self._open: list[OpenJob] = []
+        self._places: dict[str, int] = {}
+
+    def feed(self, addresses: list[ServerAddress]) -> None:
+        """See to it, from now on, that open jobs of these servers have a feeder; the first one starts at once."""
+        self._addresses.update({address.url: address for address in addresses})
+        for address in addresses:
+            self._ensure_feeder(address)
+        self._run()
+
+    def subscribe(self, job_id: str, callback: Callback) -> Callable[[], None]:
+        """Call back with every new Job and Progress of this job; returns how to stop."""
+        entry = (job_id, callback)
+        with self._lock:
+            self._callbacks.setdefault(job_id, []).append(entry)
+        self._run()
+
+        def leave() -> None:
+            with self._lock:
+                held = self._callbacks.get(job_id, [])
+                if entry in held:
+                    held.remove(entry)
+                if not held:
+                    self._callbacks.pop(job_id, None)
+
+        return leave
+
+    def subscribe_all(self, callback: Callable[[Job | tuple[str, Progress]], None]) -> Callable[[], None]:
+        """Call back with every new Job and every (job id, Progress) of the home; returns how to stop."""
+        with self._lock:
+            self._everything.append(callback)
+        self._run()
+
+        def leave() -> None:
+            with self._lock:
+                if callback in self._everything:
+                    self._everything.remove(callback)
+
+        return leave
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5.0)
+
+    def _run(self) -> None:
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._watch, name="toolkit-watcher", daemon=True)
+                self._thread.start()
+
+    def _watch(self) -> None:
+        ledger_version = live_version = -1
+        shown = 0
+        checked = 0.0
+        while not self._stop.wait(FAST_S if self._callbacks or self._everything else SLOW_S):
+            try:
+                now = self._ledger.data_version()
+                if now != ledger_version:
+                    ledger_version = now
+                    self._tell_jobs()
+                now = self._board.data_version()
+                if now != live_version:
+                    live_version = now
+                    shown = self._tell_progress(shown)
+                if time.monotonic() - checked > FEEDER_CHECK_S:
+                    checked = time.monotonic()
+                    self._keep_fed()
+            except ToolkitError as error:  # a home that cannot be read now may be readable in a second
+                log.warning("watching %s: %s", self._ledger.home, error)
+                self._stop.wait(1.0)
+            except Exception:  # a dead watcher would leave every `wait()` waiting
+                log.exception("watching %s", self._ledger.home)
+                self._stop.wait(1.0)
+
+    def _tell_jobs(self) -> None:
+        self._revision, jobs = self._ledger.changed_since(self._revision)
+        for job in jobs:
+            self._tell(job.id, job)
+            self._tell_all(job)
+        self._open = self._ledger.open_jobs()
+        self._tell_places()
+
+    def _tell_places(self) -> None:
+        """A waiting job moves up when others end, which changes nothing of its own."""
+        now = places(self._open)
+        for job_id in list(self._callbacks):
+            if job_id in now and now[job_id] != self._places.get(job_id):
+                self._tell(job_id, Progress(ahead=now[job_id]))
+        self._places = {job_id: now[job_id] for job_id in list(self._callbacks) if job_id in now}
+
+    def _tell_progress(self, shown: int) -> int:
+        for row in self._board.jobs_since(shown):
+            shown = max(shown, row.version)
+            if row.id in self._callbacks or self._everything:
+                progress = Progress.load(row.progress)
+                self._tell(row.id, progress)
+                self._tell_all((row.id, progress))
+        return shown
+
+    def _tell(self, job_id: str, news: Job | Progress) -> None:
+        with self._lock:
+            callbacks = [callback for _, callback in self._callbacks.get(job_id, [])]
+        for callback in callbacks:
+            try:
+                callback(news)
+            except Exception:
+                log.exception("a subscriber of job %s failed", job_id)
+
+    def _tell_all(self, news: Job | tuple[str, Progress]) -> None:
+        with self._lock:
+            callbacks = list(self._everything)
+        for callback in callbacks:
+            try:
+                callback(news)
+            except Exception:
+                log.exception("a subscriber of all jobs failed")
+
+    def _keep_fed(self) -> None:
+        """Start a feeder for each of our servers that has open jobs and none."""
+        reap()
+        wanted = {url for job in self._open for url in job.servers}
+        for url, address in list(self._addresses.items()):
+            if url in wanted:
+                self._ensure_feeder(address)
+
+    def _ensure_feeder(self, address: ServerAddress) -> None:
+        live = self._board.server(address.url)
+        if live is not None and live.is_alive():
+            return
+        if time.monotonic() - self._started_at.get(address.url, -FEEDER_PAUSE_S) < FEEDER_PAUSE_S:
+            return
+        if not feeder_runs(self._ledger.home, address.url):
+            self._started_at[address.url] = time.monotonic()
+            start_feeder(self._ledger.home, address, self._headers)
