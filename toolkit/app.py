@@ -1,0 +1,194 @@
+"""The program: settings -> studio -> REST, page and feed on one event loop.
+
+Owns the listening sockets, the signals and what is printed. Knows nothing of jobs. Both ports are taken before anything slow happens (the page
+imports in 4 s), so that a busy one is said at once and what listens is ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import uvicorn
+from fastapi import FastAPI
+
+from toolkit.admission import Gate, is_loopback
+from toolkit.errors import PortBusy, RequestInvalid, ToolkitError
+from toolkit.feed import Feed
+from toolkit.service import build_service
+from toolkit.settings import Settings
+from toolkit.studio import Studio
+
+GRACE_S = 1  # for answers on their way; open pages hold a stream that never ends by itself
+LAST_S = 1.8  # then the process ends whatever a thread still waits for: all that matters is in the ledger
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve page, REST and feed until Ctrl-C; 2 when it cannot start, with one sentence saying why."""
+    parser = argparse.ArgumentParser(prog="app.py", description="Serve the page, REST and the feed; TOOLKIT_* variables say where.")
+    parser.add_argument("server", nargs="?", help="a ComfyUI, such as http://127.0.0.1:8188, or 'engine'; else COMFYUI_URL, or what is found")
+    arguments = parser.parse_args(argv)
+    try:
+        return serve(Settings.read(), arguments.server)
+    except ToolkitError as error:
+        return _refuse(error)
+
+
+def serve(settings: Settings, server: str | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; jobs go on without us.
+
+    Returns:
+        0 after a signal, 2 when it cannot start; the sentence is on stderr.
+    """
+    try:
+        _check_door(settings)
+        with _ended_by_signal(), _listening(settings) as (page, feed):
+            bound = replace(settings, port=page.getsockname()[1], feed_port=feed.getsockname()[1])
+            with Studio(server, home=settings.home) as studio:
+                asyncio.run(_run(studio, bound, page, feed))
+    except ToolkitError as error:
+        return _refuse(error)
+    except KeyboardInterrupt:  # before the loop took the signals over
+        return 0
+    return 0
+
+
+def build_app(studio: Studio, settings: Settings) -> FastAPI:
+    """REST, and the page where gradio and toolkit.ui are there; with a token the page asks for it as a password."""
+    service = build_service(studio, settings)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read while gradio is imported
+    try:
+        import gradio
+
+        ui = importlib.import_module("toolkit.ui")
+    except ModuleNotFoundError as error:
+        print(f"Page: none, {error.name} is not installed.", file=sys.stderr)
+        return service
+    gate = Gate.of(settings)
+    auth = (lambda name, password: gate.is_token(password)) if settings.token else None  # else a token would close REST and leave the page open
+    message = "Any name; the password is TOOLKIT_TOKEN." if auth else None
+    mounted = gradio.mount_gradio_app(service, ui.build_page(studio), path="", auth=auth, auth_message=message, **ui.page_options(studio.home))
+    assert isinstance(mounted, FastAPI)
+    return mounted
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signals: it raises them again after the end, which would end us with another code than 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _run(studio: Studio, settings: Settings, page: socket.socket, listening: socket.socket) -> None:
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        stopping.set()
+        _end_in(LAST_S)
+
+    with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows, or not the main thread: KeyboardInterrupt ends it
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+    app = await asyncio.to_thread(build_app, studio, settings)
+    await asyncio.to_thread(_resume, studio)
+    feed = Feed(studio, settings)
+    await feed.start(listening)
+    server = _Server(uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=GRACE_S, ws="none"))
+    serving = asyncio.create_task(server.serve(sockets=[page]))
+    _say(_links(settings))
+    looking = asyncio.create_task(asyncio.to_thread(lambda: _say(f"Server  {studio!r}")))
+    stopped = asyncio.create_task(stopping.wait())
+    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it writes a traceback for each open page that is cut off now
+    server.should_exit = True
+    looking.cancel()
+    stopped.cancel()
+    await asyncio.gather(serving, feed.stop(), looking, stopped, return_exceptions=True)
+
+
+def _resume(studio: Studio) -> None:
+    """See to it that jobs left open by an earlier run go on, without anybody asking for them."""
+    urls = {url for job in studio._ledger.open_jobs() for url in job.servers}
+    if urls:
+        studio._feed(urls)
+
+
+def _end_in(seconds: float) -> None:
+    """End the process by then even if a thread waits for a server that says nothing."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
+
+
+@contextlib.contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """SIGTERM is Ctrl-C from here on, so that it ends us cleanly before the loop listens for it, too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_door(settings: Settings) -> None:
+    if not is_loopback(settings.host) and settings.token is None:
+        raise RequestInvalid(
+            f"TOOLKIT_HOST is {settings.host}, which others can reach, and there is no TOOLKIT_TOKEN.",
+            hint="Set TOOLKIT_TOKEN to a long random word, or TOOLKIT_HOST to 127.0.0.1.",
+            field="TOOLKIT_TOKEN",
+        )
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both sockets, bound and listening; closed afterwards."""
+    with contextlib.ExitStack() as stack:
+        page = stack.enter_context(_bound(settings.host, settings.port, "TOOLKIT_PORT"))
+        feed = stack.enter_context(_bound(settings.host, settings.feed_port, "TOOLKIT_FEED_PORT"))
+        yield page, feed
+
+
+def _bound(host: str, port: int, variable: str) -> socket.socket:
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server((str(place[0]), port), family=family, backlog=128)
+    except socket.gaierror as error:
+        raise RequestInvalid(f"TOOLKIT_HOST is '{host}', which has no address: {error.strerror}.", field="TOOLKIT_HOST") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            hint = f"Set {variable} to another one; 0 takes any that is free."
+            raise PortBusy(f"Port {port} is in use by another program.", port=port, hint=hint) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise PortBusy(f"Port {port} may not be used by this account.", port=port, hint=f"Set {variable} to one above 1023.") from error
+        raise RequestInvalid(f"TOOLKIT_HOST is '{host}', which cannot be listened on: {error.strerror}.", field="TOOLKIT_HOST") from error
+
+
+def _links(settings: Settings) -> str:
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host.strip("[]")
+    host = f"[{host}]" if ":" in host else host
+    page = f"http://{host}:{settings.port}"
+    return f"Page    {page}/\nREST    {page}/api/docs\nFeed    ws://{host}:{settings.feed_port}/"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _refuse(error: ToolkitError) -> int:
+    print(error, file=sys.stderr)
+    return 2

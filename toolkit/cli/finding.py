@@ -1,0 +1,112 @@
+"""`jobs`, `cancel` and `sql`: what the home knows, asked without any server.
+
+Owns filters and columns. `jobs` and `cancel` go to the studio's ledger: `studio.job` would look for a server, to feed it an open job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.cli.door import JOB_FAILED, app
+from toolkit.cli.options import AsJson
+from toolkit.cli.printing import duration, percent, print_jobs, print_json, print_table, say
+from toolkit.errors import OutputError, RequestInvalid
+from toolkit.jobs import IN_FLIGHT, Job, JobStatus
+from toolkit.requests import Kind
+from toolkit.studio import Studio
+
+TABLE_ROWS = 1000  # rich measures every cell; more rows are for --json and --output
+STATUSES = (*(str(status) for status in JobStatus), "open", "final")
+
+
+@app.command()
+def jobs(
+    context: typer.Context,
+    status: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(STATUSES)}.", autocompletion=lambda: list(STATUSES))] = None,
+    project: Annotated[str | None, typer.Option(help="Only this project's.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only pictures, clips or workflows.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest jobs."""
+    if status is not None and status not in STATUSES:
+        raise RequestInvalid(f"There is no status '{status}'.", hint=f"Known are {', '.join(STATUSES)}.", field="status")
+    with context.obj.studio() as studio:
+        found = studio._ledger.jobs(status=status, project=project, kind=kind, limit=limit)
+        if as_json:
+            print_jobs(studio, *found)
+        else:
+            print_table(("id", "kind", "project", "status", "created", "took", "what"), [_row(job, studio) for job in found])
+
+
+def _row(job: Job, studio: Studio) -> tuple[str, ...]:
+    how_far = f" {percent(studio._progress_of(job))}" if job.status in IN_FLIGHT else ""
+    took = job.timings.run_s if job.timings else None
+    what = job.error or getattr(job.request, "prompt", None) or ", ".join(file.name for file in job.files)
+    created = f"{job.created.utc.astimezone():%Y-%m-%d %H:%M:%S}"
+    return job.id[:8], job.kind, job.project, f"{job.status}{how_far}", created, "" if took is None else duration(took), what
+
+
+@app.command()
+def cancel(
+    context: typer.Context,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids, or how they begin.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Take jobs out of the line, or stop them on their server."""
+    with context.obj.studio() as studio:
+        before = [studio._ledger.job(job_id) for job_id in ids]  # an unknown id cancels nothing
+        after = [studio._ledger.ask_cancel(job.id) for job in before]
+        if as_json:
+            print_jobs(studio, *after)
+    for job in after:
+        say(f"{job.kind} {job.id[:8]} {_cancelled(job)}.")
+    if any(job.is_final and job.status != JobStatus.CANCELLED for job in after):
+        raise typer.Exit(JOB_FAILED)
+
+
+def _cancelled(job: Job) -> str:
+    if not job.is_final:
+        return f"is {job.status}; its server is asked to stop it"
+    return "is cancelled" if job.status == JobStatus.CANCELLED else f"has ended already: {job.status}"
+
+
+@app.command()
+def sql(
+    context: typer.Context,
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="One query; `from duckdb_columns()` lists tables, columns and what they mean.", show_default=False)
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a CSV file instead.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the log in SQL: jobs, nodes, outputs, attempts, servers."""
+    from toolkit.stats.connections import query_errors
+
+    with context.obj.studio() as studio, query_errors():
+        relation = studio.sql(query)
+        names, rows = list(relation.columns), relation.fetchall()
+    if output is not None:
+        _write_csv(output, names, rows)
+    elif as_json:
+        for row in rows:
+            print_json(dict(zip(names, row, strict=True)))
+    else:
+        print_table(names, [["" if value is None else str(value) for value in row] for row in rows[:TABLE_ROWS]])
+        if len(rows) > TABLE_ROWS:
+            say(f"note: the first {TABLE_ROWS} of {len(rows)} rows; --json or -o FILE.csv gives all.")
+
+
+def _write_csv(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    import csv
+
+    try:
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([names, *rows])
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}.", path=str(path)) from error
+    typer.echo(path)

@@ -1,0 +1,188 @@
+"""`image`, `video` and `run`: a request from options, accepted and followed to its end.
+
+Owns the way from words on a command line to a request, and leaving a job behind. What a request may say is its own to refuse.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from toolkit.cli.door import INTERRUPTED, app
+from toolkit.cli.following import followed
+from toolkit.cli.options import (
+    AsJson,
+    Cfg,
+    Labels,
+    Model,
+    Negative,
+    NoWait,
+    PresetOption,
+    PriorityOption,
+    Project,
+    RetryOnLost,
+    Sampler,
+    Scheduler,
+    Seed,
+    Side,
+    Steps,
+    TimeoutS,
+)  # fmt: skip
+from toolkit.cli.printing import print_jobs, say
+from toolkit.errors import RequestInvalid
+from toolkit.exported import Workflow
+from toolkit.jobs import Job, error_of
+from toolkit.requests import ImageRequest, Request, VideoRequest, WorkflowRequest
+from toolkit.studio import JobHandle, Studio
+
+RequestType = TypeVar("RequestType", bound=Request)
+
+
+@app.command()
+def image(
+    context: typer.Context,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.", show_default=False)],
+    negative_prompt: Negative = None,
+    model: Model = None,
+    preset: PresetOption = "standard",
+    quality_tags: Annotated[bool, typer.Option(help="Add the model's own quality words to the prompt.")] = True,
+    width: Side = None,
+    height: Side = None,
+    aspect: Annotated[str | None, typer.Option(help="portrait, square, 2:3, ...: the nearest size the model knows.")] = None,
+    steps: Steps = None,
+    cfg: Cfg = None,
+    sampler: Sampler = None,
+    scheduler: Scheduler = None,
+    seed: Seed = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures made at once, in the server's memory.")] = 1,
+    project: Project = "default",
+    labels: Labels = None,
+    timeout_s: TimeoutS = None,
+    retry_on_lost: RetryOnLost = None,
+    priority: PriorityOption = "normal",
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a picture and print where it is."""
+    _make(context, _request(ImageRequest, context.params))
+
+
+@app.command()
+def video(
+    context: typer.Context,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to show.", show_default=False)],
+    negative_prompt: Negative = None,
+    model: Model = None,
+    preset: PresetOption = "standard",
+    seconds: Annotated[float | None, typer.Option(help="Length; rounded to what the model can do.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Length in frames, instead of --seconds.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second.", show_default="the model's own")] = None,
+    width: Side = None,
+    height: Side = None,
+    steps: Steps = None,
+    cfg: Cfg = None,
+    sampler: Sampler = None,
+    scheduler: Scheduler = None,
+    seed: Seed = None,
+    project: Project = "default",
+    labels: Labels = None,
+    timeout_s: TimeoutS = None,
+    retry_on_lost: RetryOnLost = None,
+    priority: PriorityOption = "normal",
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a clip and print where it is."""
+    _make(context, _request(VideoRequest, context.params))
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="A workflow in API format (ComfyUI: File > Export (API)).", show_default=False)],
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set seed, steps, 3.cfg, ...; may be repeated.")] = None,
+    project: Project = "default",
+    labels: Labels = None,
+    timeout_s: TimeoutS = None,
+    retry_on_lost: RetryOnLost = None,
+    priority: PriorityOption = "normal",
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a workflow file of yours, with some of its values set."""
+    own = Workflow.load(workflow).set(**_pairs(changes, "--set"))
+    _make(context, _request(WorkflowRequest, {**context.params, "workflow": own}))
+
+
+def _request(kind: type[RequestType], params: Mapping[str, Any]) -> RequestType:
+    """The request of a command's options: they have the names of its fields."""
+    fields = {name: params[name] for name in kind.model_fields if params.get(name) is not None}
+    return kind(**{**fields, "labels": _pairs(params["labels"], "--label")})
+
+
+def _pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
+    for text in texts or ():
+        if not text.partition("=")[0].strip() or "=" not in text:
+            raise RequestInvalid(f"{option} {text}: write NAME=VALUE.")
+    return {name.strip(): value for name, _, value in (text.partition("=") for text in texts or ())}
+
+
+def _make(context: typer.Context, request: Request) -> None:
+    """Accept a request and, unless --no-wait, follow the job to its end; Ctrl-C leaves it running."""
+    place, options = context.obj, context.params
+    with place.studio() as studio:
+        handle: JobHandle | None = None
+        try:
+            _look_at_engine(studio)
+            handle = studio.submit(request, priority=options["priority"], origin="cli")
+            if options["no_wait"]:
+                print_jobs(studio, handle.job) if options["as_json"] else typer.echo(handle.id)
+            else:
+                _tell(studio, followed(handle), options["as_json"])
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # a second one waits for nothing
+            _leave(studio, handle or _accepted(studio, request), options["as_json"])
+
+
+def _look_at_engine(studio: Studio) -> None:
+    """Other servers are looked at before a job is accepted for them; an engine nobody has asked yet must refuse a wrong model here too."""
+    servers = studio._servers
+    for address in servers.addresses:
+        if address.is_engine and servers.catalog(address) is None:
+            servers.look(address)
+
+
+def _accepted(studio: Studio, request: Request) -> JobHandle | None:
+    """The job of a request, if Ctrl-C came between the commit and our knowing of it."""
+    return next((handle for handle in studio.jobs(status="open") if handle.job.request == request), None)
+
+
+def _leave(studio: Studio, handle: JobHandle | None, as_json: bool) -> NoReturn:
+    if handle is None:
+        say("Interrupted before the job was accepted.")
+        raise typer.Exit(INTERRUPTED)
+    job = handle.job
+    if as_json:
+        print_jobs(studio, job)
+    say(f"Left; {job.kind} {job.id} goes on. `toolkit jobs` shows it, `toolkit cancel {job.id[:8]}` stops it.")
+    raise typer.Exit(INTERRUPTED)
+
+
+def _tell(studio: Studio, job: Job, as_json: bool) -> None:
+    """Print what a final job made; one that did not end well is raised."""
+    if as_json:
+        print_jobs(studio, job)
+    for file in () if as_json else job.files:
+        typer.echo(file.path)
+    for warning in job.warnings:
+        say(f"note: {warning}")
+    error = error_of(job)
+    if error is not None:
+        raise error
+    if job.simulated:
+        say("note: a stand-in drawing of the built-in engine; `toolkit connect http://127.0.0.1:8188` for real ones.")

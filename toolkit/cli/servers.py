@@ -1,0 +1,83 @@
+"""`connect`, `serve` and `engine`: which server is used, and the ones started here.
+
+Owns what is remembered and what is said of it. Starts the page and the engine, and knows nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.door import app
+from toolkit.cli.options import AsJson
+from toolkit.cli.printing import print_json, say
+from toolkit.errors import RequestInvalid, ServerUnreachable
+from toolkit.processes import lock_of
+from toolkit.settings import parse_servers, remember_servers, remembered_servers
+from toolkit.studio import ServerStatus, Studio
+
+
+@app.command()
+def connect(
+    context: typer.Context,
+    urls: Annotated[list[str] | None, typer.Argument(metavar="URL...", help="http://host:8188, https://host/prefix, or engine.", show_default=False)] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget these servers, or all.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at servers and remember them: all notebooks, pages and commands of this home use them from now on."""
+    settings = context.obj.settings()
+    home, asked = settings.home, parse_servers(",".join(urls or ()))
+    if forget:
+        names = {address.url for address in asked}
+        remember_servers(home, tuple(kept for kept in remembered_servers(home) if kept.url not in names) if names else ())
+        say("Forgotten.")
+        return
+    if not asked:
+        raise RequestInvalid("No server is named.", hint="Write e.g. `toolkit connect http://127.0.0.1:8188`.")
+    with Studio(urls, home=home) as studio:
+        looks = studio.servers()
+    for look in looks:
+        if look.state == "unreachable":
+            raise ServerUnreachable(look.sentence or f"{look.url} does not answer.", server_url=look.url, hint="Nothing is remembered.")
+    remember_servers(home, asked)
+    for look in looks:
+        print_json(asdict(look)) if as_json else typer.echo(_described(look))
+    if settings.servers not in ((), asked):
+        say("note: COMFYUI_URL is set here and goes before what is remembered.")
+
+
+def _described(look: ServerStatus) -> str:
+    name = "built-in engine, which draws stand-ins" if look.simulated else f"ComfyUI {look.comfyui_version} at {look.url}, {look.device}"
+    return f"{name}. Can make: {', '.join(look.can_make) or 'nothing yet, it has no models we know'}"
+
+
+@app.command()
+def serve(context: typer.Context) -> None:
+    """Serve the page, REST and the feed until Ctrl-C; TOOLKIT_HOST, TOOLKIT_PORT, TOOLKIT_FEED_PORT and TOOLKIT_TOKEN say where and for whom."""
+    from toolkit import app as program  # uvicorn, fastapi and gradio take seconds
+
+    raise typer.Exit(program.serve(context.obj.settings(), context.obj.server))
+
+
+@app.command()
+def engine(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: the system picks one.")] = 0,
+    step_s: Annotated[float | None, typer.Option("--step-s", min=0, help="Seconds a sampling step takes.")] = None,
+    load_s: Annotated[float | None, typer.Option("--load-s", min=0, help="Seconds a model file takes to load.")] = None,
+    noise: Annotated[float | None, typer.Option(min=0, max=1, help="Jitter of the step times, relative.")] = None,
+) -> None:
+    """Run the built-in engine in the foreground until Ctrl-C; its exit code is ours (2: the port is taken, 3: this home has one running)."""
+    home = context.obj.settings().home
+    lock_of(home, "engine")  # refuses a home that cannot be written, in our words
+    asked = {"--port": port, "--step-s": step_s, "--load-s": load_s, "--noise": noise}
+    given = [word for name, value in asked.items() if value is not None for word in (name, str(value))]
+    child = subprocess.Popen([sys.executable, "-m", "toolkit.engine", "--home", str(home), "--idle-s", "0", *given])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: child.send_signal(number))
+    raise typer.Exit(child.wait())

@@ -1,0 +1,92 @@
+"""The routes about the house: the line, the servers, the counts.
+
+Owns the one look at the servers that all who ask at once share. Knows no job's details.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+
+from toolkit import __version__
+from toolkit.order import in_line
+from toolkit.progress import Progress
+from toolkit.shapes import ahead_of_all, counts_json
+from toolkit.studio import ServerStatus, Studio
+
+LOOK_AGAIN_S = 2.0  # a server that no feeder watches is looked at no more often, however many pages ask
+
+
+class House:
+    """The line, the servers, the counts."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._looking: asyncio.Task[Sequence[ServerStatus]] | None = None
+        self._looked_at = 0.0
+
+    def routes(self) -> APIRouter:
+        """Its paths below /api/anime."""
+        routes = APIRouter()
+        routes.add_api_route("/queue", self.queue)
+        routes.add_api_route("/health", self.health)
+        routes.add_api_route("/models", self.models)
+        routes.add_api_route("/stats", self.stats)
+        return routes
+
+    async def _servers(self) -> Sequence[ServerStatus]:
+        """The servers' states: one look for all who ask at once, so that a silent server holds one thread and not forty."""
+        task = self._looking
+        if task is None or (task.done() and (time.monotonic() - self._looked_at > LOOK_AGAIN_S or task.exception() is not None)):
+            task = self._looking = asyncio.create_task(run_in_threadpool(self._look))
+        return await asyncio.shield(task)
+
+    def _look(self) -> Sequence[ServerStatus]:
+        found = self._studio.servers()
+        self._looked_at = time.monotonic()
+        return found
+
+    async def queue(self) -> dict[str, Any]:
+        """The servers as they are, and everybody's waiting jobs in the order they will run."""
+        servers = await self._servers()
+        return {"servers": [_server_json(server) for server in servers], **await run_in_threadpool(self._line)}
+
+    def _line(self) -> dict[str, Any]:
+        jobs = self._studio._ledger.open_jobs()
+        ahead = ahead_of_all(jobs)
+        waiting = [{"job_id": job.id, "position": ahead[job.id] + 1, "expected_start_s": self._expected_start_s(job.id)} for job in in_line(jobs)]
+        return {"waiting": waiting, "counts": counts_json(self._studio._ledger.counts())["counts"]}
+
+    def _expected_start_s(self, job_id: str) -> float | None:
+        live = self._studio._board.job(job_id)
+        starts_in = Progress.load(live.progress).starts_in if live is not None else None
+        return starts_in.expected_s if starts_in is not None else None
+
+    def health(self) -> dict[str, Any]:
+        """Whether the home can be read, and which feeders live; looks at no server."""
+        revision = self._studio._ledger.revision()
+        feeders = [{"server": live.url, "state": live.state, "alive": live.is_alive()} for live in self._studio._board.servers()]
+        return {"status": "ok", "version": __version__, "revision": revision, "feeders": feeders}
+
+    async def models(self) -> dict[str, Any]:
+        """The model files of each server by folder, and what it can make with them."""
+        servers = await self._servers()
+        return {"servers": await run_in_threadpool(lambda: [self._models_of(server) for server in servers])}
+
+    def _models_of(self, server: ServerStatus) -> dict[str, Any]:
+        address = next(address for address in self._studio._servers.addresses if address.url == server.url)
+        return {**_server_json(server), "can_make": list(server.can_make), "models": self._studio._servers.models(address)}
+
+    def stats(self) -> dict[str, Any]:
+        """How many jobs are in each status."""
+        return counts_json(self._studio._ledger.counts())
+
+
+def _server_json(server: ServerStatus) -> dict[str, Any]:
+    said = {"url": server.url, "state": server.state, "version": server.comfyui_version, "running": server.running, "pending": server.pending}
+    return {**said, "found_by": server.found_by, "simulated": server.simulated, "sentence": server.sentence}

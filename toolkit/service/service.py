@@ -1,0 +1,168 @@
+"""REST: the paths below /api, in terms of a studio.
+
+Owns the statuses and the one shape of refusals, the gate before everything, and what is no route. Knows no rule of jobs: jobs.py and
+house.py call the studio and render what comes back (shapes.py); what may come in is admission.py's.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from toolkit import __version__
+from toolkit.admission import Gate, Refused
+from toolkit.errors import HomeUnusable, JobUnknown, NoServer, OutputError, RequestInvalid, ServerError, ServerUnreachable, ToolkitError, WorkflowInvalid
+from toolkit.service.house import House
+from toolkit.service.jobs import Jobs
+from toolkit.settings import Settings
+from toolkit.shapes import error_json
+from toolkit.studio import Studio
+
+log = logging.getLogger(__name__)
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+STATUS_OF: Sequence[tuple[type[ToolkitError], int]] = (
+    (RequestInvalid, 422),
+    (WorkflowInvalid, 422),
+    (JobUnknown, 404),
+    (OutputError, 404),
+    (ServerUnreachable, 503),
+    (NoServer, 503),
+    (HomeUnusable, 503),
+    (ServerError, 502),
+)
+
+
+def build_service(studio: Studio, settings: Settings) -> FastAPI:
+    """The REST application of a studio; the gate of `settings` stands before it and before whatever is mounted on it."""
+    service = FastAPI(title="anime-toolkit", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, openapi_url="/api/openapi.json")
+    service.add_middleware(Door, gate=Gate.of(settings))
+    _answer_errors(service, settings.home)
+    for part in (Jobs(studio), House(studio)):
+        service.include_router(part.routes(), prefix="/api/anime")
+    service.add_api_route("/api/docs", lambda: HTMLResponse(_docs(service.openapi())), include_in_schema=False)
+    _close_the_rest(service)
+    return service
+
+
+class Door:
+    """The gate as ASGI middleware: before routes, and before the page that is mounted behind them."""
+
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+        self._app, self._gate = app, gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on, or answer the refusal."""
+        if scope["type"] not in ("http", "websocket"):
+            return await self._app(scope, receive, send)
+        try:
+            self._check(scope)
+        except Refused as refused:
+            if scope["type"] == "websocket":
+                return await send({"type": "websocket.close", "code": 1008, "reason": refused.message[:100]})
+            return await _refusal(refused)(scope, receive, send)
+        await self._pass_on(scope, receive, send)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer what nobody foresaw in one sentence and log it; passed on, uvicorn would cut off a connection that can be used again."""
+        has_begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            if has_begun or scope["type"] != "http":
+                raise
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            sentence = Refused(500, "internal_error", "Something failed that nobody foresaw.", hint="The program's own output says what.")
+            await _refusal(sentence)(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        host, origin, authorization = (_header(scope, name) for name in (b"host", b"origin", b"authorization"))
+        self._gate.check_host(host)
+        self._gate.check_origin(origin, host)
+        if scope["path"] == "/api" or scope["path"].startswith("/api/"):
+            self._gate.check_token(authorization)
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    """A header's value; several of one name are joined, and so fit nothing."""
+    found = [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+    return ", ".join(found) if found else None
+
+
+def _refusal(error: ToolkitError, home: Path | None = None) -> JSONResponse:
+    if isinstance(error, Refused):
+        return JSONResponse(error_json(error, home=home), error.status, headers=error.headers)
+    status = next((status for kind, status in STATUS_OF if isinstance(error, kind)), 500)
+    return JSONResponse(error_json(error, home=home), status)
+
+
+def _answer_errors(service: FastAPI, home: Path) -> None:
+    """One shape for every refusal."""
+
+    async def explained(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ToolkitError)
+        if isinstance(error, JobUnknown) and not error.matches:
+            error = JobUnknown(error.message, hint="GET /api/anime/jobs lists them.")
+        return _refusal(error, home)
+
+    async def plain(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+        return _refusal(Refused(error.status_code, code, f"{request.method} {request.url.path[:200]}: {error.detail}.", headers=error.headers))
+
+    async def unread(request: Request, error: Exception) -> JSONResponse:
+        return _refusal(Refused(422, "request_invalid", "A parameter of the address cannot be read.", hint="/api/docs lists them."))
+
+    service.add_exception_handler(ToolkitError, explained)
+    service.add_exception_handler(HTTPException, plain)
+    service.add_exception_handler(RequestValidationError, unread)
+
+
+def _close_the_rest(service: FastAPI) -> None:
+    """Answer what is below /api and no route: a page mounted at / would get it otherwise, a wrong method included."""
+
+    async def nothing(request: Request) -> Response:
+        routes = [route for route in service.routes if getattr(route, "endpoint", None) is not nothing]
+        allowed = [method for method in METHODS if any(_answers(route, {**request.scope, "method": method}) for route in routes)]
+        if allowed:
+            raise HTTPException(405, "this method is not allowed here", {"Allow": ", ".join(allowed)})
+        raise HTTPException(404, "there is no such path")
+
+    service.add_api_route("/api/{rest:path}", nothing, methods=METHODS, include_in_schema=False)
+
+
+def _answers(route: BaseRoute, scope: Scope) -> bool:
+    return route.matches(scope)[0] == Match.FULL
+
+
+def _docs(openapi: Mapping[str, Any]) -> str:
+    """A page that lists the routes; FastAPI's own loads its scripts from elsewhere."""
+    rows = []
+    for path, methods in openapi["paths"].items():
+        for method, about in methods.items():
+            body = about.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {}).get("properties", {})
+            names = [parameter["name"] for parameter in about.get("parameters", [])] + list(body)
+            cells = (f"{method.upper()} {path}", about.get("description") or "", ", ".join(names))
+            rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+    head = f"<!doctype html><meta charset=utf-8><title>REST</title><style>{DOCS_STYLE}</style><h1>anime-toolkit {__version__}: REST</h1>"
+    note = '<p>Refusals: <code>{"error": {"code", "message", "field"?, "hint"?}}</code>. Machine-readable: <a href="/api/openapi.json">openapi.json</a>.</p>'
+    return f"{head}{note}<table><tr><th>call<th>what it does<th>parameters</tr>{''.join(rows)}</table>"
+
+
+DOCS_STYLE = "body{font:16px system-ui;margin:2rem auto;max-width:70rem;padding:0 1rem}td,th{text-align:left;vertical-align:top;padding:.4rem 1rem .4rem 0}"
