@@ -25,7 +25,8 @@ from websockets.asyncio.client import connect
 
 from toolkit import protocol
 from toolkit.errors import PromptRejected, ServerError, ServerRefused, ServerUnreachable, WireError
-from toolkit.protocol import Event, HistoryEntry, ServerOutput, ServerQueue
+from toolkit.failures import silence_words, status_words
+from toolkit.protocol import Event, HistoryEntry, ServerOutput, ServerQueue, Whereabouts
 from toolkit.settings import ServerAddress
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0  # gc and model loads stall a real server's loop for 0.3 to 20 s; silence is not an answer
 FRAME_LIMIT = 256 * 2**20  # `executed` frames of 1.2 MB are recorded; the library's default of 1 MiB closes the socket
 PING_INTERVAL_S = 20.0
+OLDEST = (0, 3, 44)  # the first to take our own prompt ids, without which a lost reply could not be reconciled
+INTERRUPTS_BY_ID = (0, 3, 56)  # older ones stop whatever runs
 REDACTED = re.compile(r"(--[\w-]*(?:key|token|password|secret)[\w-]*)([= ]\S+)", re.IGNORECASE)
 
 
@@ -64,6 +67,8 @@ class ComfyClient:
         self.address = address
         self.url = url or address.url
         self._headers = dict(headers or {})
+        self._answers_jobs = False  # known after `look`
+        self._version = INTERRUPTS_BY_ID
         auth = httpx.BasicAuth(address.user, address.password or "") if address.user is not None else None
         self._http = httpx.AsyncClient(
             base_url=self.url,
@@ -92,7 +97,19 @@ class ComfyClient:
         object_info = await self._json("GET", "/api/object_info")
         if not isinstance(stats, Mapping) or not isinstance(object_info, Mapping) or not isinstance(stats.get("system"), Mapping):
             raise WireError(f"{self.address.url} is not a ComfyUI server.", server_url=self.address.url, hint="Is the address right?")
+        self._check_version(str(stats["system"].get("comfyui_version")))
+        self._answers_jobs = (await self._ask("GET", "/api/jobs", params={"limit": 1})).status_code == 200
         return ServerLook(_facts(stats, object_info), object_info, stats["system"].get("instance_id"))
+
+    def _check_version(self, said: str) -> None:
+        """Remember the server's version; one that cannot be read passes as new enough."""
+        numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", said)
+        if numbers is None:
+            return
+        self._version = (int(numbers[1]), int(numbers[2]), int(numbers[3]))
+        if self._version < OLDEST:
+            oldest = ".".join(map(str, OLDEST))
+            raise WireError(f"{self.address.url} is ComfyUI {said}: at least {oldest} is needed.", server_url=self.address.url, hint="Update ComfyUI there.")
 
     async def is_comfyui(self) -> bool:
         """Whether a ComfyUI answers there."""
@@ -115,6 +132,15 @@ class ComfyClient:
         """How a prompt ended; None while it has not, or if the server does not know it."""
         return await self._parsed(lambda data: protocol.parse_history(data, prompt_id), "GET", f"/api/history/{prompt_id}")
 
+    async def whereabouts(self, prompt_id: str) -> Whereabouts:
+        """Where a prompt is now: in one question where the server knows /api/jobs, else its queue first and its history second."""
+        if self._answers_jobs:
+            response = await self._ask("GET", f"/api/jobs/{prompt_id}")
+            return Whereabouts() if response.status_code == 404 else self._read(protocol.parse_job, response, "/api/jobs")
+        queue = await self.queue()
+        runs, waits = queue.runs(prompt_id), queue.place(prompt_id) is not None
+        return Whereabouts(runs, waits, None if runs or waits else await self.history(prompt_id))
+
     async def submit(self, graph: Mapping[str, Any], prompt_id: str, client_id: str, extra_data: Mapping[str, Any] | None = None) -> Accepted:
         """POST a prompt under our own id. Never retried here: POST /prompt is not idempotent.
 
@@ -128,7 +154,7 @@ class ComfyClient:
             rejection = protocol.parse_rejection(data)
             errors = data.get("node_errors") if isinstance(data, Mapping) else None
             said, found = f"The server refused the graph: {rejection.sentence}", errors if isinstance(errors, Mapping) else {}
-            raise PromptRejected(said, server_url=self.address.url, node_errors=found, kind=rejection.kind)
+            raise PromptRejected(said, server_url=self.address.url, node_errors=found, kind=rejection.kind, reply=data)
         self._refuse(response)
         data = self._decoded(response)
         errors = data.get("node_errors") if isinstance(data, Mapping) else None
@@ -139,9 +165,22 @@ class ComfyClient:
         """Take pending prompts out of the server's queue; running and unknown ones are not touched."""
         self._refuse(await self._ask("POST", "/api/queue", json={"delete": list(prompt_ids)}))
 
-    async def interrupt(self, prompt_id: str) -> None:
-        """Stop this prompt if it runs; never another's."""
-        self._refuse(await self._ask("POST", "/api/interrupt", json={"prompt_id": prompt_id}))
+    async def cancel(self, prompt_id: str) -> None:
+        """Take this prompt out of the queue, or stop it if it runs; never another's. Whether it worked is for `whereabouts` to say."""
+        if self._answers_jobs:
+            response = await self._ask("POST", f"/api/jobs/{prompt_id}/cancel")
+            if response.status_code not in (404, 405):  # /api/jobs is older than this route
+                return self._refuse(response)
+        await self.delete([prompt_id])
+        running = (await self.queue()).running
+        alone = [entry.prompt_id for entry in running] == [prompt_id]
+        if alone if self._version < INTERRUPTS_BY_ID else any(entry.prompt_id == prompt_id for entry in running):
+            self._refuse(await self._ask("POST", "/api/interrupt", json={"prompt_id": prompt_id}))
+        await self.delete([prompt_id])  # it may have come in between
+
+    async def free(self) -> None:
+        """Let the server unload its models and give memory back, once it is between two prompts."""
+        self._refuse(await self._ask("POST", "/api/free", json={"unload_models": True, "free_memory": True}))
 
     @contextlib.asynccontextmanager
     async def view(self, output: ServerOutput) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
@@ -155,6 +194,14 @@ class ComfyClient:
             self._refuse(response)
             length = response.headers.get("content-length")
             yield (int(length) if length and length.isdecimal() else None), response.aiter_bytes(2**18)
+
+    async def has(self, output: ServerOutput) -> bool:
+        """Whether the server has a file of this name."""
+        params = {"filename": output.filename or "", "subfolder": output.subfolder, "type": output.folder}
+        response = await self._ask("HEAD", "/api/view", params=params)
+        if response.status_code != 404:
+            self._refuse(response)
+        return response.status_code == 200
 
     # ---- the socket ---------------------------------------------------------------------------------------------------
 
@@ -204,9 +251,12 @@ class ComfyClient:
         return self._decoded(response)
 
     async def _parsed(self, parse: Callable[[Any], T], method: str, path: str) -> T:
-        data = await self._json(method, path)
+        return self._read(parse, await self._ask(method, path), path)
+
+    def _read(self, parse: Callable[[Any], T], response: httpx.Response, path: str) -> T:
+        self._refuse(response)
         try:
-            return parse(data)
+            return parse(self._decoded(response))
         except ValueError as error:
             raise WireError(f"{self.address.url} answered {path} strangely: {error}.", server_url=self.address.url) from error
 
@@ -221,15 +271,7 @@ class ComfyClient:
         status, url = response.status_code, self.address.url
         if status < 300:
             return
-        sentences: dict[int, tuple[str, str | None]] = {
-            401: (f"{url} wants a user and password.", "Write http://user:password@host, or set COMFYUI_HEADERS."),
-            403: (f"{url} refuses us (403).", "A proxy or ComfyUI's Origin check says no; see COMFYUI_HEADERS."),
-            404: (f"{url} does not have what was asked for (404).", None),
-            413: (f"{url} refuses a body of this size (413).", "Start it with a larger --max-upload-size."),
-        }
-        message, hint = sentences.get(status, (f"{url} answered {status}.", "Look at the server's own log."))
-        if 300 <= status < 400:
-            message, hint = f"{url} sends us elsewhere ({status}).", "Name the address it leads to, or log in through COMFYUI_HEADERS."
+        message, hint = status_words(status, url, response.headers.get("location"))
         raise ServerRefused(message, server_url=url, status=status, hint=hint)
 
     @contextlib.asynccontextmanager
@@ -238,13 +280,18 @@ class ComfyClient:
         try:
             yield
         except (httpx.RequestError, aiohttp.ClientError) as error:  # the transport lets some of aiohttp's through as they are
-            # the transport calls every lost connection a ConnectTimeout; only its cause tells whether the request can have arrived
-            if not isinstance(error.__cause__, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-                raise ServerUnreachable(f"{url} does not answer ({type(error.__cause__ or error).__name__}).", server_url=url) from error
-            if "certificate" in str(error).lower():
-                raise ServerUnreachable(f"{url} has a certificate that is not trusted.", server_url=url, not_sent=True) from error
-            hint = "Start ComfyUI there, or name another server."
-            raise ServerUnreachable(f"No ComfyUI answers at {url}.", server_url=url, not_sent=True, hint=hint) from error
+            raise _unreachable(error, url) from error
+
+
+def _unreachable(error: Exception, url: str) -> ServerUnreachable:
+    """Why nothing came back, and what to try.
+
+    The transport calls every lost connection a ConnectTimeout; only its cause tells whether the request can have arrived.
+    """
+    cause = error if isinstance(error, aiohttp.ClientError) else error.__cause__ or error
+    not_sent = isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    message, hint = silence_words([kind.__name__ for kind in type(cause).__mro__], str(cause), url)
+    return ServerUnreachable(message, server_url=url, not_sent=not_sent, hint=hint)
 
 
 def _json_or_text(response: httpx.Response) -> Any:

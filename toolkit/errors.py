@@ -6,7 +6,7 @@ ToolkitError
  ├ ServerError(.server_url)      ServerUnreachable(ConnectionError) · ServerRefused(.status) · PromptRejected(.node_errors) · WireError
  ├ JobError(.job_id, .status)    JobFailed(.node_title, .cause) · JobCancelled · JobTimeout(TimeoutError) · JobLost
  ├ JobUnknown(LookupError)       no job, or more than one, has this id
- └ OutputError(.path): DiskFull · HomeUnusable(.path) · NoServer(.required_nodes) · QueryInvalid(ValueError) · PortBusy(.port)
+ └ OutputError(.path): OutputGone · DiskFull · HomeUnusable(.path) · NoServer(.required_nodes) · QueryInvalid(ValueError) · PortBusy(.port)
 
 The sentence says what happened, to what, and what to try. Foreign exceptions are translated at one border (httpx and websockets in
 client.py, sqlite3 in ledger.py, duckdb in stats.py) and chained with `from`.
@@ -104,12 +104,15 @@ class ServerRefused(ServerError):
 
 
 class PromptRejected(ServerError):
-    """POST /prompt was answered with 400; `node_errors` is the server's own account, `kind` its word for it."""
+    """POST /prompt was answered with 400; `reply` is the whole answer, `node_errors` its account of the nodes, `kind` its word for it."""
 
     code = "prompt_rejected"
 
-    def __init__(self, message: str, *, server_url: str, node_errors: Mapping[str, Any], kind: str = "rejected", hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, server_url: str, node_errors: Mapping[str, Any], kind: str = "rejected", reply: Any = None, hint: str | None = None
+    ) -> None:
         super().__init__(message, server_url=server_url, hint=hint)
+        self.reply = reply
         self.node_errors = dict(node_errors)
         self.kind = kind
 
@@ -136,9 +139,7 @@ class JobFailed(JobError):
 
     code = "job_failed"
 
-    def __init__(
-        self, message: str, *, job_id: str, status: str, node_title: str | None = None, cause: str | None = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, job_id: str, status: str, node_title: str | None = None, cause: str | None = None, hint: str | None = None) -> None:
         super().__init__(message, job_id=job_id, status=status, hint=hint)
         self.node_title = node_title
         self.cause = cause
@@ -180,6 +181,12 @@ class OutputError(ToolkitError):
     def __init__(self, message: str, *, path: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.path = path
+
+
+class OutputGone(OutputError):
+    """A file that the server named and no longer has."""
+
+    code = "output_gone"
 
 
 class DiskFull(OutputError):

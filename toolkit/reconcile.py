@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from toolkit.protocol import HistoryEntry
+from toolkit.protocol import Whereabouts
 
 ABSENT_FOR_S = 2.0  # a prompt between queue and history is in neither for some milliseconds; a blocked worker for longer
 
@@ -19,15 +19,12 @@ class Evidence:
     """What is known of one attempt after a round of questions."""
 
     acknowledged: bool
-    history: HistoryEntry | None = None
-    runs: bool = False
-    place: int | None = None
+    where: Whereabouts = Whereabouts()  # noqa: RUF009 - frozen
     absences: int = 0
     absent_for_s: float = 0.0
-    post_open: bool = False
     forgot: bool = False
-    not_sent: bool = False
-    cancel_asked: bool = False
+    not_sent: bool = False  # no byte of the POST can have left us
+    stopping: bool = False  # a cancel was asked, or its time is up
     deleted: bool = False  # our delete was answered before this round began
 
 
@@ -46,20 +43,20 @@ class Fate(Enum):
 
 
 def judge(evidence: Evidence) -> Fate:
-    """The fate of an attempt. History wins over everything; absence counts only twice, 2 s apart, with no POST of ours open."""
-    if evidence.history is not None:
+    """The fate of an attempt. History wins over everything; absence counts only twice, 2 s apart, and after our POST was answered or given up."""
+    if evidence.where.history is not None:
         return Fate.ENDED
-    if evidence.runs:
+    if evidence.where.runs:
         return Fate.RUNNING
-    if evidence.place is not None:
+    if evidence.where.waits:
         return Fate.PENDING
     if evidence.not_sent:
-        return Fate.CANCELLED if evidence.cancel_asked else Fate.SEND_AGAIN
-    if evidence.cancel_asked and evidence.deleted and evidence.absences and not evidence.post_open:
+        return Fate.CANCELLED if evidence.stopping else Fate.SEND_AGAIN
+    if evidence.stopping and evidence.deleted and evidence.absences:
         return Fate.CANCELLED
-    if evidence.post_open or evidence.absences < 2 or evidence.absent_for_s < ABSENT_FOR_S:
+    if evidence.absences < 2 or evidence.absent_for_s < ABSENT_FOR_S:
         return Fate.WAIT
-    if evidence.cancel_asked:
+    if evidence.stopping:
         return Fate.CANCELLED
     if not evidence.acknowledged:
         return Fate.NEVER_ARRIVED

@@ -41,6 +41,7 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     options.add_argument("--noise", type=float, default=env("NOISE", "0"), help="relative jitter of step times, 0..1")
     options.add_argument("--load-s", type=float, default=env("LOAD_S", "0.2"), help="seconds a model file takes to load")
     options.add_argument("--idle-s", type=float, default=env("IDLE_S", "60"), help="end this long after the last use; 0: never")
+    options.add_argument("--jobs-api", choices=("off", "on"), default=env("JOBS_API", "off"), help="whether newer servers' /api/jobs is there")
     options.add_argument("--preview-method", choices=("none", "auto"), default="auto", help="whether previews are sent")
     return options
 
@@ -48,7 +49,7 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an engine until it is idle or told to end; gives the exit code."""
     asked = parser(os.environ).parse_args(arguments)
-    options = Options(asked.step_s, asked.noise, asked.load_s, asked.preview_method == "auto", asked.idle_s)
+    options = Options(asked.step_s, asked.noise, asked.load_s, asked.preview_method == "auto", asked.idle_s, jobs_api=asked.jobs_api == "on")
     home: Path = asked.home.resolve()
     (home / "locks").mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / "locks" / "engine.lock", thread_local=False, fallback_to_soft=False)

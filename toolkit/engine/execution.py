@@ -45,6 +45,8 @@ class Options:
     """The process ends this long after its last socket, job and request; 0 is never."""
     seed: int = 0
     """Of the jitter."""
+    jobs_api: bool = False
+    """Whether the newer /api/jobs is there."""
 
 
 class Outbox(Protocol):

@@ -184,9 +184,7 @@ def shift_model(stage: Stage, *, model: Weights, shift: float) -> Made:
     return Made((model,))
 
 
-def sample(
-    stage: Stage, *, seed: int, steps: int, positive: Words, negative: Words, latent_image: Latent, denoise: float, **_: Any
-) -> Made:
+def sample(stage: Stage, *, seed: int, steps: int, positive: Words, negative: Words, latent_image: Latent, denoise: float, **_: Any) -> Made:
     """Take a step's time `steps` times and show the drawing emerge from noise."""
     latent = replace(latent_image, prompt=positive.text, negative=negative.text, seed=seed, steps=steps, denoise=denoise)
     sketch = cache(partial(_sketch, latent))
@@ -288,9 +286,7 @@ def create_video(stage: Stage, *, images: Pixels, fps: float, audio: Any = None)
     return Made((Clip(images, fps),))
 
 
-def save_video(
-    stage: Stage, *, video: Clip, filename_prefix: str, format: str, codec: str, prompt: Any, extra_pnginfo: Any
-) -> Made:
+def save_video(stage: Stage, *, video: Clip, filename_prefix: str, format: str, codec: str, prompt: Any, extra_pnginfo: Any) -> Made:
     """Write an H.264 MP4; like the real one it stands under `images`, marked as animated."""
     notes = files.notes(prompt, extra_pnginfo)
     saved = files.save_clip(stage.folder("output"), filename_prefix, video.frames, video.fps, notes)

@@ -120,9 +120,7 @@ class PromptQueue:
     def forget(self, prompt_ids: Container[str] | None = None) -> None:
         """Drop these history entries, or all."""
         with self._lock:
-            self._history = {
-                prompt_id: entry for prompt_id, entry in self._history.items() if prompt_ids is not None and prompt_id not in prompt_ids
-            }
+            self._history = {prompt_id: entry for prompt_id, entry in self._history.items() if prompt_ids is not None and prompt_id not in prompt_ids}
 
     def flag(self, *names: str) -> None:
         """Ask the worker for something between two prompts (`unload_models`, `free_memory`)."""

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from toolkit.engine import files, uploads
+from toolkit.engine import files, jobs, uploads
 from toolkit.engine.execution import Journal, Options, Worker
 from toolkit.engine.nodes import MODEL_FOLDERS, catalog
 from toolkit.engine.queue import PromptQueue
@@ -100,6 +100,10 @@ class Engine:
                 app.router.add_get(prefix + path, handler)
             for path, handler in self._writers().items():
                 app.router.add_post(prefix + path, handler)
+        if self.options.jobs_api:
+            app.router.add_get("/api/jobs", self._jobs)
+            app.router.add_get("/api/jobs/{prompt_id}", self._job)
+            app.router.add_post("/api/jobs/{prompt_id}/cancel", self._cancel_job)
         app.router.add_get("/", self._greet)
         app.router.add_get("/{unknown:.*}", self._unknown)
         return app
@@ -210,6 +214,26 @@ class Engine:
         if not prompt_id or self.queue.runs(prompt_id):
             self.worker.interrupt()
         return web.Response()
+
+    async def _jobs(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        wanted = {word for word in query.get("status", "").split(",") if word}
+        limit = int(query["limit"]) if "limit" in query else None
+        return web.json_response(jobs.jobs(self.queue, wanted, limit, int(query.get("offset", 0))))
+
+    async def _job(self, request: web.Request) -> web.StreamResponse:
+        found = jobs.job(self.queue, request.match_info["prompt_id"])
+        return web.json_response({"error": "Job not found"}, status=404) if found is None else web.json_response(found)
+
+    async def _cancel_job(self, request: web.Request) -> web.StreamResponse:
+        """Dequeue or interrupt; a job that has ended or is unknown is no error."""
+        prompt_id = request.match_info["prompt_id"]
+        waits = any(item[1] == prompt_id for item in self.queue.now()[1])
+        runs = self.queue.runs(prompt_id)
+        self.queue.delete(prompt_id)
+        if runs:
+            self.worker.interrupt()
+        return web.json_response({"cancelled": waits or runs})
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
         query = request.query

@@ -5,8 +5,9 @@ Raises ValueError for what is no answer of ComfyUI at all; odd parts of a refusa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from toolkit.protocol.frames import ENDS, Failure, ServerOutput, failure_of, parse_outputs, timestamp_of
@@ -111,20 +112,55 @@ def _history_entry(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a prompt is on its server; nowhere at all is an answer too."""
+
+    runs: bool = False
+    waits: bool = False
+    history: HistoryEntry | None = None
+
+    @property
+    def is_absent(self) -> bool:
+        """Neither in the queue nor in the history."""
+        return not (self.runs or self.waits or self.history)
+
+
+def parse_job(data: Any) -> Whereabouts:
+    """The answer of GET /api/jobs/{id} (ComfyUI comfy_execution/jobs.py: pending, in_progress, completed, failed, cancelled).
+
+    Raises:
+        ValueError: when it is not a job.
+    """
+    try:
+        status, prompt_id = data["status"], str(data["id"])
+        if status in ("pending", "in_progress"):
+            return Whereabouts(runs=status == "in_progress", waits=status == "pending")
+        entry = {"status": data.get("execution_status"), "outputs": data.get("outputs"), "prompt": [data["priority"]]}
+        return Whereabouts(history=_history_entry(prompt_id, entry))
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not a job: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
 class NodeError:
-    """One reason for which the server refused a node."""
+    """One reason for which the server refused a node; `about` is its extra_info: input_name, input_config, received_value and others."""
 
     node_id: str
     class_type: str
     kind: str
     message: str
     details: str
-    input: str | None = None
-    received: Any = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def input(self) -> str | None:
+        """The input it is about, if the server says so."""
+        name = self.about.get("input_name")
+        return None if name is None else str(name)
 
     def __str__(self) -> str:
         said = f"{self.message} {self.details}"
-        place = str(self.input) if self.input and str(self.input) not in said else ""  # some of ComfyUI's kinds leave it out
+        place = self.input if self.input and self.input not in said else ""  # some of ComfyUI's kinds leave it out
         details = ": ".join(part for part in (place, self.details) if part)
         return f"{self.class_type} (node {self.node_id}): {self.message}" + (f" - {details}" if details else "")
 
@@ -155,9 +191,18 @@ def parse_rejection(data: Any) -> Rejection:
         error = {"type": "unknown", "message": str(error or "the server refused the prompt")}
     nodes = data.get("node_errors")
     errors = [found for node_id, value in nodes.items() for found in _node_errors(str(node_id), value)] if isinstance(nodes, Mapping) else []
-    details = str(error.get("details") or "")
-    message = str(error.get("message") or "") + (f": {details}" if details else "")
-    return Rejection(str(error.get("type") or "unknown"), message, tuple(errors))
+    kind, details = str(error.get("type") or "unknown"), str(error.get("details") or "")
+    message = str(error.get("message") or "")
+    about = _about(error)
+    named = about.get("node_id") or next(iter(re.findall("Node ID '#(.+?)'", details)), None)  # ComfyUI execution.py: a class it does not have
+    if named is not None and not errors:
+        errors = [NodeError(str(named), str(about.get("class_type") or "?"), kind, message, details.split("\n")[0], about)]
+    return Rejection(kind, message + (f": {details}" if details else ""), tuple(errors))
+
+
+def _about(error: Mapping[str, Any]) -> Mapping[str, Any]:
+    about = error.get("extra_info")
+    return about if isinstance(about, Mapping) else {}
 
 
 def _node_errors(node_id: str, value: Any) -> Iterator[NodeError]:
@@ -167,14 +212,11 @@ def _node_errors(node_id: str, value: Any) -> Iterator[NodeError]:
     for error in errors if isinstance(errors, list) else ():
         if not isinstance(error, Mapping):
             continue
-        about = error.get("extra_info")
-        about = about if isinstance(about, Mapping) else {}
         yield NodeError(
             node_id,
             str(value.get("class_type") or "?"),
             str(error.get("type") or "unknown"),
             str(error.get("message") or ""),
             str(error.get("details") or "").split("\n")[0],
-            about.get("input_name"),
-            about.get("received_value"),
+            _about(error),
         )

@@ -16,6 +16,7 @@ FEATURE_FLAGS = json.dumps({"type": "feature_flags", "data": {"supports_preview_
 PREVIEW_IMAGE, TEXT, PREVIEW_WITH_METADATA = 1, 3, 4
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 MEDIA_TYPES = {1: "image/jpeg", 2: "image/png"}
+MODELS_3D = (".obj", ".fbx", ".gltf", ".glb", ".usdz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +250,9 @@ def parse_outputs(node_id: str, output: Any) -> Iterator[ServerOutput]:
                 yield ServerOutput(node_id, key, index, item["filename"], str(item.get("subfolder") or ""), str(item.get("type") or "output"))
             elif isinstance(item, str) and key in ("text", "string"):
                 yield ServerOutput(node_id, key, index, text=item)
+            elif isinstance(item, str) and item.lower().endswith(MODELS_3D):  # some 3D nodes name their file and nothing else
+                subfolder, _, filename = item.replace("\\", "/").rpartition("/")
+                yield ServerOutput(node_id, key, index, filename, subfolder)
             else:
                 continue
             index += 1
