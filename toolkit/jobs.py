@@ -189,6 +189,7 @@ class Attempt:
     started: Instant | None = None
     ended: Instant | None = None
     run_s: float | None = None
+    dropped: Sequence[str] = ()  # output branches that the server refused when it accepted the rest
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,11 +204,14 @@ async def _write(part: Path, chunks: AsyncIterator[bytes]) -> tuple[int, str]:
     with part.open("wb") as stream:
         async for chunk in chunks:
             stream.write(chunk)
-            reached("chunk written")
+            reached("chunk written", stream)
             digest.update(chunk)
             size += len(chunk)
         stream.flush()
         os.fsync(stream.fileno())
+        kept = os.fstat(stream.fileno()).st_size
+        if kept != size:
+            raise OSError(errno.EIO, f"the disk kept {kept} of {size} bytes")
     return size, digest.hexdigest()
 
 
@@ -245,4 +248,6 @@ def _sync_folder(folder: Path) -> None:
 def _explained(error: OSError, path: Path) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DiskFull(f"The disk of {path.parent} is full.", path=str(path), hint="Make room; the job goes on by itself.")
+    if error.errno in (errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM):
+        return DiskFull(f"{path} cannot be written: {error.strerror}.", path=str(path), hint="Mend the disk or its permissions; the job goes on by itself.")
     return OutputError(f"{path} cannot be written: {error.strerror}.", path=str(path))

@@ -142,6 +142,7 @@ class WorkflowRequest(Request):
 
     kind: Literal["workflow"] = "workflow"
     workflow: Annotated[Mapping[str, Any], BeforeValidator(_graph_of)]
+    strict: bool = False  # True: a graph of which the server would drop a branch is not run at all
 
 
 AnyRequest = Annotated[ImageRequest | VideoRequest | WorkflowRequest, Field(discriminator="kind")]

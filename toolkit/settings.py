@@ -11,6 +11,7 @@ import math
 import os
 import re
 import tomllib
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import platformdirs
 
+from toolkit.crashpoints import reached
 from toolkit.errors import HomeUnusable, RequestInvalid
 
 ENGINE = "engine"
@@ -46,6 +48,13 @@ class ServerAddress:
             return self.url
         scheme, rest = self.url.split("://", 1)
         return f"{scheme}://{quote(self.user, safe='')}:{quote(self.password or '', safe='')}@{rest}"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no message may show: the password as it was written, in an address, and as it travels."""
+        if self.password is None:
+            return ()
+        return self.password, quote(self.password, safe=""), b64encode(f"{self.user}:{self.password}".encode()).decode()
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
@@ -152,6 +161,7 @@ def remember_servers(home: Path, servers: tuple[ServerAddress, ...]) -> None:
             json.dump({"servers": [server.secret_url for server in servers]}, stream)
             stream.flush()
             os.fsync(stream.fileno())
+        reached("settings written")
         os.replace(part, path)
     except OSError as error:
         raise HomeUnusable(f"{home} cannot be written: {error.strerror}.", path=str(home), hint="Set TOOLKIT_HOME to a folder of yours.") from error

@@ -1,7 +1,8 @@
 """The truth about jobs (`ledger.sqlite`) and the losable live board (`live.sqlite`): the only importer of sqlite3."""
 
-from toolkit.ledger.entries import Claim, NewJob, Outcome, ServerFacts, StaleEpoch
+from toolkit.ledger.backup import Backup
+from toolkit.ledger.entries import Claim, NewJob, Outcome, Pause, ServerFacts, StaleEpoch
 from toolkit.ledger.live import LiveBoard, LiveJob, LiveServer
 from toolkit.ledger.store import Ledger
 
-__all__ = ["Claim", "Ledger", "LiveBoard", "LiveJob", "LiveServer", "NewJob", "Outcome", "ServerFacts", "StaleEpoch"]
+__all__ = ["Backup", "Claim", "Ledger", "LiveBoard", "LiveJob", "LiveServer", "NewJob", "Outcome", "Pause", "ServerFacts", "StaleEpoch"]

@@ -1,7 +1,8 @@
 """One SQLite file: connections, transactions, and the border where sqlite3's errors become HomeUnusable.
 
-Owns WAL (with SQLite's own passive checkpoints), synchronous, busy timeouts and the check that the file is still the one that was opened. Knows no table.
-One connection per (process, thread): sqlite3 objects must not cross either.
+Owns WAL (with SQLite's own passive checkpoints), synchronous, busy timeouts, migrations and the check that the file is still the one that was
+opened. Knows no table. A durable file is copied aside before it is migrated; a losable one is made anew. One connection per (process, thread):
+sqlite3 objects must not cross either.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.crashpoints import reached
 from toolkit.errors import HomeUnusable
 
 BUSY_TIMEOUT_S = 5.0  # three writers waited at most 2 s on a noisy disk; longer means that somebody holds the file
+COPY_PAGES = 2048  # 8 MB between two words about a copy
 
 
 class Database:
@@ -32,7 +35,7 @@ class Database:
         self._connections: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
         with self._border():
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._migrate()
+        self._open()
         self._identity = self._file_identity()
 
     def connection(self) -> sqlite3.Connection:
@@ -74,6 +77,30 @@ class Database:
         with self._border():
             return int(self.connection().execute("PRAGMA data_version").fetchone()[0])
 
+    def quick_check(self) -> None:
+        """Look whether the file is whole.
+
+        Raises:
+            HomeUnusable: it is not.
+        """
+        said = str(self.rows("PRAGMA quick_check(1)")[0][0])
+        if said != "ok":
+            raise self._damaged(said.splitlines()[-1])
+
+    def copy_to(self, path: Path, tell: Callable[[int, int], None] = lambda done, of: None) -> None:
+        """Copy the file as it is now to a new one, while others write; `tell` hears how many pages of how many are copied.
+
+        Raises:
+            HomeUnusable: there is no room for it, or one of the two cannot be used.
+        """
+        try:
+            with contextlib.closing(sqlite3.connect(self.path)) as source, contextlib.closing(sqlite3.connect(path)) as copy:
+                source.execute("BEGIN")  # one snapshot for all steps: without it each write of a feeder begins the copy again
+                source.execute("SELECT 1 FROM sqlite_master").fetchone()
+                source.backup(copy, pages=COPY_PAGES, progress=lambda _, left, pages: tell(pages - left, pages))
+        except sqlite3.Error as error:
+            raise HomeUnusable(f"{self.path} cannot be copied to {path}: {error}.", path=str(path), hint="Is there room?") from error
+
     def close(self) -> None:
         """Close the connections of all threads of this process."""
         for connection in list(self._connections):
@@ -81,24 +108,48 @@ class Database:
                 connection.close()
         self._local = threading.local()
 
+    def _open(self) -> None:
+        try:
+            self._migrate()
+        except HomeUnusable as error:
+            if self._durable or type(error.__cause__) is not sqlite3.DatabaseError:
+                raise
+            self.close()  # losable, written without a sync, and broken by a power cut: begin again
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{self.path}{ending}").unlink(missing_ok=True)
+            self._migrate()
+
     def _migrate(self) -> None:
+        """Bring the schema up in one transaction, `user_version` with it: whoever dies in between leaves the old one."""
         with self._border():
             connection = self.connection()
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version == len(self._migrations):
+            if _version(connection) == len(self._migrations):
                 return
             connection.execute("BEGIN IMMEDIATE")
             try:
-                version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+                before = version = _version(connection)
                 self._refuse_newer(version)
+                if 0 < version < len(self._migrations):
+                    version = self._keep(version) if self._durable else _emptied(connection)
                 for script in self._migrations[version:]:
                     for statement in filter(str.strip, script.split(";\n")):
                         connection.execute(statement)
+                        if before:
+                            reached("migration half done")
                 connection.execute(f"PRAGMA user_version = {len(self._migrations)}")
                 connection.execute("COMMIT")
             except BaseException:
                 _roll_back(connection)
                 raise
+
+    def _keep(self, version: int) -> int:
+        """Put a copy of the old schema beside the file; nobody else can write now, since we hold the write lock."""
+        kept = self.path.with_name(f"{self.path.name}.v{version}.bak")
+        part = kept.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        self.copy_to(part)
+        os.replace(part, kept)
+        return version
 
     def _refuse_newer(self, version: int) -> None:
         if version > len(self._migrations):
@@ -109,7 +160,7 @@ class Database:
             )
 
     def _check(self) -> None:
-        self._refuse_newer(int(self.connection().execute("PRAGMA user_version").fetchone()[0]))
+        self._refuse_newer(_version(self.connection()))
         if self._file_identity() != self._identity:
             raise HomeUnusable(f"{self.path} was replaced while it was open.", path=str(self.path), hint="Restart this program.")
 
@@ -129,9 +180,12 @@ class Database:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.IntegrityError):
                 raise
-            raise HomeUnusable(f"{self.path} cannot be read: {error}.", path=str(self.path), hint="Restore it from a backup.") from error
+            raise self._damaged(str(error)) from error
         except OSError as error:
             raise HomeUnusable(f"{self.path.parent} cannot be used: {error.strerror}.", path=str(self.path), hint=_HINTS["readonly"]) from error
+
+    def _damaged(self, how: str) -> HomeUnusable:
+        return HomeUnusable(f"{self.path} cannot be read: {how}.", path=str(self.path), hint="Restore it from a backup.")
 
     def _sentence(self, error: sqlite3.OperationalError) -> str:
         match _word(error):
@@ -159,6 +213,17 @@ def _set_wal(connection: sqlite3.Connection) -> None:
         time.sleep(0.01)
 
 
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _emptied(connection: sqlite3.Connection) -> int:
+    """Drop every table; the version that is left is 0."""
+    for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'").fetchall():
+        connection.execute(f"DROP TABLE {name}")
+    return 0
+
+
 def _roll_back(connection: sqlite3.Connection) -> None:
     """Undo what is open; on a full disk SQLite has done so itself, and a second ROLLBACK would hide the first error."""
     with contextlib.suppress(sqlite3.Error):
@@ -177,6 +242,7 @@ _HINTS = {
     "readonly": "Set TOOLKIT_HOME to a folder of yours.",
     "open": "Set TOOLKIT_HOME to a folder of yours.",
     "full": "Make room; nothing is lost.",
+    "io": "Is its disk full or failing? What was accepted is kept.",
     "locked": "End that process, or try again.",
 }
 

@@ -65,6 +65,7 @@ class Outcome:
     warnings: Sequence[str] = ()
     ended: Instant = field(default_factory=Instant.now)
     again: bool = False  # another attempt is due: the job goes back into the line
+    reply: Mapping[str, Any] | None = None  # what the server said when it refused, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +79,16 @@ class ServerFacts:
     facts: Mapping[str, Any]
     catalog_hash: str | None
     seen_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A server that its owner keeps for something else; `free` while its memory is still to be given back."""
+
+    note: str | None
+    free: bool
+
+    @property
+    def sentence(self) -> str:
+        """What those who wait are told."""
+        return "Paused by its owner" + (f": {self.note}" if self.note else ".")

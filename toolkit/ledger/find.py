@@ -11,7 +11,8 @@ from toolkit.errors import JobUnknown
 from toolkit.jobs import FINAL, IN_FLIGHT, OPEN, Attempt, Job, OpenJob, OutputFile
 from toolkit.ledger import rows
 from toolkit.ledger.database import Database
-from toolkit.ledger.entries import ServerFacts
+from toolkit.ledger.entries import Pause, ServerFacts
+from toolkit.ledger.origin import HELD_TO
 
 JOB_IDS = "SELECT id FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 20"
 
@@ -75,11 +76,21 @@ class Finder:
         return latest, self._jobs("jobs.id IN (%s)", [row["id"] for row in found])
 
     def open_jobs(self) -> list[OpenJob]:
-        """All jobs that are not final, in the order they were accepted."""
+        """All jobs that are not final nor held, in the order they were accepted."""
         status = ", ".join(f"'{status}'" for status in OPEN)
         query = f"""SELECT jobs.seq, jobs.id, jobs.status, kind, priority, person, servers, created_at, cancel_asked, attempt, server_url FROM jobs
-            LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt WHERE jobs.status IN ({status}) ORDER BY jobs.seq"""
+            LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt
+            WHERE jobs.status IN ({status}) AND jobs.seq > {HELD_TO} ORDER BY jobs.seq"""
         return [rows.read_open_job(row) for row in self._database.rows(query)]
+
+    def held_to(self) -> int:
+        """In a copied home, the place in the line up to which open jobs are held until `release`; 0 elsewhere."""
+        return int(self._database.rows(f"SELECT {HELD_TO}")[0][0])
+
+    def held(self) -> int:
+        """How many open jobs are held because this home is a copy."""
+        where, values = _filters("open", None, None, None, None)
+        return int(self._database.rows(f"SELECT count(*) FROM jobs WHERE {where} AND seq <= {HELD_TO}", *values)[0][0])
 
     def revision(self) -> int:
         """The revision of the whole ledger."""
@@ -103,8 +114,13 @@ class Finder:
         """The attempts that were sent to this server and have not ended."""
         status = ", ".join(f"'{status}'" for status in IN_FLIGHT)
         query = f"""SELECT attempts.* FROM attempts JOIN jobs ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number
-            WHERE server_url = ? AND attempts.status IN ({status}) ORDER BY jobs.seq"""
+            WHERE server_url = ? AND attempts.status IN ({status}) AND jobs.seq > {HELD_TO} ORDER BY jobs.seq"""
         return [rows.read_attempt(row) for row in self._database.rows(query, server_url)]
+
+    def longest_run_s(self, kind: str, server_url: str) -> float | None:
+        """The longest time that a job of this kind ever ran on this server before it ended well, in seconds."""
+        query = "SELECT max(run_s) FROM attempts JOIN jobs ON jobs.id = job_id WHERE server_url = ? AND kind = ? AND attempts.status = 'done'"
+        return self._database.rows(query, server_url, kind)[0][0]  # type: ignore[no-any-return]
 
     def witness(self, server_url: str) -> str | None:
         """The prompt that ended last on this server: its history has it unless it restarted."""
@@ -119,6 +135,16 @@ class Finder:
             return None
         row = found[0]
         return ServerFacts(row[0], row[1], row[2], row[3], json.loads(row["facts"] or "{}"), row["catalog_hash"], row["seen_at"])
+
+    def pause(self, url: str) -> Pause | None:
+        """Whether a server is kept for its owner."""
+        found = self._database.rows("SELECT paused_note, free_asked FROM servers WHERE url = ? AND paused_at IS NOT NULL", url)
+        return Pause(found[0][0], bool(found[0][1])) if found else None
+
+    def reply(self, job_id: str) -> dict[str, Any] | None:
+        """What the server answered when it refused the latest attempt of a job, whole."""
+        found = self._database.rows("SELECT reply FROM attempts WHERE job_id = ? ORDER BY number DESC LIMIT 1", job_id)
+        return rows.unpacked(found[0]["reply"]) if found else None
 
     def catalog(self, url: str) -> dict[str, Any] | None:
         """The server's /object_info as last seen."""

@@ -50,6 +50,16 @@ CREATE TABLE environments (
   first_seen_at REAL NOT NULL, last_seen_at REAL NOT NULL) WITHOUT ROWID
 """
 
+FAULTS_AND_PAUSES = """
+ALTER TABLE attempts ADD COLUMN dropped TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE attempts ADD COLUMN reply BLOB;
+ALTER TABLE servers ADD COLUMN paused_at REAL;
+ALTER TABLE servers ADD COLUMN paused_note TEXT;
+ALTER TABLE servers ADD COLUMN free_asked INTEGER NOT NULL DEFAULT 0
+"""
+
+MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES)  # never change one that was released: append
+
 FILE_COLUMNS = tuple(f.name for f in fields(OutputFile) if f.name != "path")
 JOB_QUERY = """
 SELECT jobs.*, attempts.server_url, attempts.submitted, attempts.sent, attempts.started, attempts.timings FROM jobs
@@ -163,6 +173,7 @@ def read_attempt(row: sqlite3.Row) -> Attempt:
         read_instant(row["started"]),
         read_instant(row["ended"]),
         row["run_s"],
+        tuple(json.loads(row["dropped"])),
     )
 
 

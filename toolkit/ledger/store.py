@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sqlite3
 import time
 import uuid
@@ -16,20 +17,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import HomeUnusable
 from toolkit.jobs import FINAL, OPEN, PRIORITIES, Attempt, Instant, Job, JobStatus, may_move
 from toolkit.ledger import rows
+from toolkit.ledger.backup import Backup, Tell, back_up
 from toolkit.ledger.database import Database
 from toolkit.ledger.entries import Claim, NewJob, Outcome, StaleEpoch
 from toolkit.ledger.find import Finder
+from toolkit.ledger.origin import HELD_TO, identify, refuse_network_disk
 from toolkit.requests import Request
+
+ROOM_BYTES = 8_000_000  # what two running jobs may still write into the ledger, and the largest request
 
 
 class Ledger(Finder):
     """`ledger.sqlite` of a home, the truth about jobs; safe to use from any thread and many processes."""
 
     def __init__(self, home: Path) -> None:
-        super().__init__(home, Database(home / "ledger.sqlite", [rows.SCHEMA], durable=True))
-        self.id = self._identity()
+        refuse_network_disk(home)
+        super().__init__(home, Database(home / "ledger.sqlite", rows.MIGRATIONS, durable=True))
+        self.id = identify(self._database)
 
     # ---- accept -------------------------------------------------------------------------------------------------------
 
@@ -72,7 +79,7 @@ class Ledger(Finder):
         return self.attempt(claim.job_id)
 
     def record(self, attempt: Attempt, epoch: int, status: JobStatus | None = None, **facts: Any) -> bool:
-        """Write what was learned of an attempt in flight: acknowledged, queue_number, submitted, started; False if it is no longer open."""
+        """Write what was learned of an attempt in flight: acknowledged, queue_number, submitted, started, dropped; False if it is no longer open."""
         values = {name: rows.instant_text(value) if isinstance(value, Instant) else value for name, value in facts.items()}
         with self._database.transaction() as connection:
             _check_epoch(connection, attempt.server_url, epoch)
@@ -101,7 +108,7 @@ class Ledger(Finder):
             facts = {
                 "status": outcome.status, "failure_kind": outcome.failure_kind, "failure_node": outcome.failure_node, "message": _first_line(outcome.error),
                 "ended": rows.instant_text(outcome.ended), "run_s": outcome.timings.run_s if outcome.timings else None, "timings": timings,
-                "nodes": rows.node_rows(list(outcome.nodes)) if outcome.nodes else None,
+                "nodes": rows.node_rows(list(outcome.nodes)) if outcome.nodes else None, "reply": rows.packed(outcome.reply) if outcome.reply else None,
             }  # fmt: skip
             _update(connection, "attempts", "job_id = ? AND number = ?", (attempt.job_id, attempt.number), facts)
             for file in outcome.files:
@@ -136,6 +143,24 @@ class Ledger(Finder):
 
     # ---- servers ------------------------------------------------------------------------------------------------------
 
+    def pause_server(self, url: str, note: str | None = None, *, free: bool = False) -> None:
+        """Keep a server for its owner: its feeder sends nothing until `unpause_server`; `free` asks it once to give its memory back."""
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO servers (url) VALUES (?)", (url,))
+            _update(connection, "servers", "url = ?", (url,), {"paused_at": time.time(), "paused_note": note, "free_asked": int(free)})
+
+    def unpause_server(self, url: str) -> bool:
+        """Let a server be used again; False if it was not paused."""
+        with self._database.transaction() as connection:
+            values = (None, None, 0, url)
+            query = "UPDATE servers SET paused_at = ?, paused_note = ?, free_asked = ? WHERE url = ? AND paused_at IS NOT NULL"
+            return connection.execute(query, values).rowcount == 1
+
+    def freed(self, url: str) -> None:
+        """Note that a paused server was told to give its memory back."""
+        with self._database.transaction() as connection:
+            _update(connection, "servers", "url = ?", (url,), {"free_asked": 0})
+
     def take_server(self, url: str) -> int:
         """Raise the server's epoch: from now on the former feeder is refused."""
         with self._database.transaction() as connection:
@@ -162,14 +187,31 @@ class Ledger(Finder):
             )
         return environment_id
 
+    # ---- the home -----------------------------------------------------------------------------------------------------
+
+    def require_room(self) -> None:
+        """Refuse new work while the disk is so full that the end of what runs could no longer be written down.
+
+        Raises:
+            HomeUnusable: saying how much is left.
+        """
+        free = shutil.disk_usage(self.home).free
+        if free < ROOM_BYTES:
+            said = f"The disk of {self.home} is full ({free / 1e6:.1f} MB left)."
+            raise HomeUnusable(said, path=str(self.home), hint="Make room; nothing is lost.")
+
+    def release(self) -> None:
+        """Let the open jobs of a copied home run from now on."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM meta WHERE key = 'held_to'")
+
+    def back_up(self, target: Path, *, files: bool = True, tell: Tell) -> Backup:
+        """Copy the home to a new folder; see backup.py."""
+        return back_up(self._database, target, files=files, tell=tell)
+
     def close(self) -> None:
         """Close this process's connections."""
         self._database.close()
-
-    def _identity(self) -> str:
-        with self._database.transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO meta VALUES ('id', ?)", (str(uuid.uuid4()),))
-            return str(connection.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()[0])
 
 
 def _next_revision(connection: sqlite3.Connection) -> int:
@@ -186,7 +228,8 @@ def _reusable(connection: sqlite3.Connection, job: NewJob) -> str | None:
         return None
     status = {JobStatus.DONE} | OPEN if job.reuse else OPEN
     marks = ", ".join(f"'{word}'" for word in status)
-    query = f"SELECT id FROM jobs WHERE request_hash = ? AND servers = ? AND person = ? AND cancel_asked = 0 AND status IN ({marks}) ORDER BY seq DESC LIMIT 1"
+    query = f"SELECT id FROM jobs WHERE request_hash = ? AND servers = ? AND person = ? AND cancel_asked = 0 AND status IN ({marks})"
+    query += f" AND (status = '{JobStatus.DONE}' OR seq > {HELD_TO}) ORDER BY seq DESC LIMIT 1"
     found = connection.execute(query, (request_hash(job.request), json.dumps(list(job.servers)), job.person)).fetchone()
     return str(found[0]) if found else None
 
@@ -222,12 +265,14 @@ def _update_job(connection: sqlite3.Connection, job_id: str, **values: Any) -> N
 
 
 def _close_queued(connection: sqlite3.Connection, job_id: str, outcome: Outcome) -> bool:
-    now = connection.execute("SELECT status FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    now = connection.execute("SELECT status, warnings FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if now is None or now["status"] not in (JobStatus.CREATED, JobStatus.QUEUED) or not may_move(now["status"], outcome.status):
         return False
+    known = json.loads(now["warnings"])
     _update_job(
         connection, job_id, status=outcome.status, ended=rows.instant_text(outcome.ended), error=outcome.error, hint=outcome.hint,
         failure_kind=outcome.failure_kind, failure_node=outcome.failure_node,
+        warnings=json.dumps(known + [text for text in outcome.warnings if text not in known]),
     )  # fmt: skip
     return True
 
