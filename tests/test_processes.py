@@ -19,6 +19,7 @@ import pytest
 
 from tests.conftest import children_of
 from toolkit import ImageRequest, Progress, Studio
+from toolkit.feeder.feeder import AT_ONCE
 from toolkit.jobs import FINAL
 from toolkit.ledger import Ledger
 
@@ -81,8 +82,11 @@ def everything_ends(home: Path, ids: list[str], within_s: float) -> None:
             assert hashlib.sha256(Path(file.path).read_bytes()).hexdigest() == file.sha256
     runs = [json.loads(line) for line in (home / "engine" / "runs.jsonl").read_text().splitlines()]
     started = Counter(run["prompt_id"] for run in runs if run["event"] == "start")
-    attempts = [attempt.prompt_id for _, tries in ledger.history_since(0) for attempt, _, _ in tries]
-    assert started == Counter(attempts)
+    attempts = [attempt for _, tries in ledger.history_since(0) for attempt, _, _ in tries]
+    # a claim whose feeder was killed before the POST never ran and says so; its successor did
+    never_sent = {attempt.prompt_id for attempt in attempts if attempt.status == "lost" and not attempt.acknowledged}
+    assert len(never_sent) <= AT_ONCE
+    assert started == Counter(attempt.prompt_id for attempt in attempts if attempt.prompt_id not in never_sent)
     assert ledger.count() == len(jobs)
     assert not list((home / "projects").rglob("*.part"))
     ledger.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
+from toolkit.errors import HomeUnusable
 from toolkit.processes import SERVER_VARIABLE, feeder_lock
 from toolkit.settings import ServerAddress, Settings
 
@@ -41,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         settings = Settings.read(home=options.home)
         address = ServerAddress.parse(os.environ.get(SERVER_VARIABLE) or options.server)
         asyncio.run(_serve(Feeder(settings.home, address, settings.headers, settings.feeder_idle_s)))
+    except HomeUnusable as error:  # whoever has a job here starts the next one
+        logging.error("%s", error)
+        return 1
     finally:
         lock.release()
     return 0

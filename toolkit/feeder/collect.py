@@ -1,7 +1,7 @@
 """Files of a prompt that ended: fetched, checked, named; and what the end of a prompt means.
 
-Owns the fetching of outputs, as often as it takes while the server cannot be reached or our disk is full, and the words for failures.
-Knows no queue and no clock: that the prompt has ended is decided before.
+Owns the fetching of outputs, as often as it takes while the server cannot be reached or our disk is full. Knows no queue and no clock:
+that the prompt has ended is decided before; the words for failures are failures.py's.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.crashpoints import reached
-from toolkit.errors import DiskFull, OutputError, ServerRefused, ServerUnreachable, ToolkitError
+from toolkit.errors import DiskFull, OutputError, OutputGone, ServerRefused, ServerUnreachable, ToolkitError
+from toolkit.failures import failure_words, without_secrets
 from toolkit.feeder.link import Link
+from toolkit.graph import NodeCatalog
 from toolkit.jobs import Attempt, Job, JobStatus, OutputFile
 from toolkit.ledger import Ledger, LiveBoard, Outcome
 from toolkit.outputs import OutputStore, text_chunks
-from toolkit.protocol import Failure, HistoryEntry, ServerOutput
+from toolkit.protocol import HistoryEntry, ServerOutput
 
 log = logging.getLogger(__name__)
 
 FETCH_AGAIN_S = 1.0
-CUTS_LIMIT = 3  # downloads that end early, before the file is called broken
+CUTS_LIMIT = 3  # downloads that end early or do not decode, before the file is called broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,21 @@ class Desk:
     database: Callable[..., Awaitable[Any]]
     full: asyncio.Event = field(default_factory=asyncio.Event)  # our disk: nothing is sent while files wait for room
 
+    async def catalog(self) -> NodeCatalog | None:
+        """What the server can run, as the ledger last saw it."""
+        found = await self.database(lambda: self.home_ledger.catalog(self.link.address.url))
+        return NodeCatalog(found) if found is not None else None
+
+    def discreet(self, said: Any) -> Any:
+        """A text or JSON value without the secrets of this server: its errors are free to quote our address and headers."""
+        secrets = [*self.link.address.secrets, *(part for value in self.link.headers.values() for part in (value, value.split()[-1]) if value.strip())]
+        return without_secrets(said, secrets)
+
 
 class Collector:
     """Fetches what one prompt put out."""
 
-    def __init__(
-        self, desk: Desk, job: Job, attempt: Attempt, graph: Mapping[str, Any], recipe: Mapping[str, Any], say: Callable[[str | None], None]
-    ) -> None:
+    def __init__(self, desk: Desk, job: Job, attempt: Attempt, graph: Mapping[str, Any], recipe: Mapping[str, Any], say: Callable[[str | None], None]) -> None:
         self.desk, self.job, self.attempt, self.graph, self.recipe, self.say = desk, job, attempt, graph, recipe, say
 
     async def collect(self, entry: HistoryEntry, dropped: tuple[str, ...]) -> Outcome:
@@ -52,18 +62,19 @@ class Collector:
         reached("success known")
         outputs = [output for output in entry.outputs if not entry.asked or output.node_id in entry.asked]
         files: list[OutputFile] = []
-        missing: list[str] = []
+        missing: list[OutputError] = []
         for number, output in enumerate(outputs, start=1):
             try:
                 files.append(await self._fetch(number, output, cached=output.node_id in entry.cached))
                 if number == 2:
                     reached("second file stored")
             except OutputError as error:
-                missing.append(str(error))
+                missing.append(error)
             finally:
                 self.desk.full.clear()
                 self.say(None)
-        return self._judged(entry, files, missing, dropped)
+        catalog = await self.desk.catalog() if entry.how == "error" else None
+        return self._judged(entry, files, missing, dropped, catalog)
 
     async def _fetch(self, number: int, output: ServerOutput, *, cached: bool) -> OutputFile:
         """One file, as often as it takes while the server cannot be reached or our disk is full."""
@@ -81,14 +92,14 @@ class Collector:
                 self.desk.link.down(error)
             except ServerRefused as error:
                 if error.status == 404:
-                    raise OutputError(f"{output.filename} is gone from the server.", path=str(output.filename)) from error
+                    raise OutputGone(f"{output.filename} is gone from the server.", path=str(output.filename)) from error
                 if error.status == 400:  # ComfyUI server.py: a name it will never serve
                     raise OutputError(f"The server refuses to hand out {output.filename}.", path=str(output.filename)) from error
                 log.warning("fetch: %s", error)
                 self.say(error.message)
-            except OutputError as error:
+            except OutputError:  # cut, or garbled on the way: the next try may bring it whole
                 cuts += 1
-                if cuts >= CUTS_LIMIT or "ended after" not in error.message:
+                if cuts >= CUTS_LIMIT:
                     raise
             await asyncio.sleep(FETCH_AGAIN_S)
 
@@ -98,41 +109,37 @@ class Collector:
         async with self.desk.link.client.view(output) as (length, chunks):
             return await self.desk.store.save(self.job, self.attempt.number, number, output, chunks, length, cached=cached)
 
-    def _judged(self, entry: HistoryEntry, files: list[OutputFile], missing: list[str], dropped: tuple[str, ...]) -> Outcome:
+    def _judged(
+        self, entry: HistoryEntry, files: list[OutputFile], missing: list[OutputError], dropped: tuple[str, ...], catalog: NodeCatalog | None
+    ) -> Outcome:
         warnings = [f"The server refused a part: {text}" for text in dropped]
         warnings += [f"Output {file.number} is one colour throughout (blank_output): a VAE in fp16 often does that." for file in files if file.blank]
         if entry.how == "error":
-            return self._failed(entry.failure, files, warnings)
+            words = failure_words(entry.failure, self.graph, self.recipe, catalog)
+            return Outcome(JobStatus.FAILED, files, error=words.message, hint=words.hint, failure_kind=words.kind, failure_node=words.node, warnings=warnings)
+        lacking = [str(error) for error in missing]
         if missing and not files:
-            kind = "outputs_gone" if any("gone" in text for text in missing) else "bad_file"
-            return Outcome(JobStatus.FAILED, error=missing[0], failure_kind=kind, warnings=(*warnings, *missing))
+            gone = any(isinstance(error, OutputGone) for error in missing)
+            # the server reused files that somebody moved away: a new attempt has another prefix, which its cache does not know
+            again = gone and bool(entry.cached) and self.attempt.number == 1
+            kind = "outputs_gone" if gone else "bad_file"
+            return Outcome(JobStatus.FAILED, error=lacking[0], failure_kind=kind, warnings=(*warnings, *lacking), again=again)
         if not files:
             return Outcome(JobStatus.DONE_NO_FILES, warnings=warnings)
         partial = bool(missing or dropped)
-        return Outcome(JobStatus.DONE_PARTIAL if partial else JobStatus.DONE, files, warnings=(*warnings, *missing))
-
-    def _failed(self, failure: Failure | None, files: list[OutputFile], warnings: list[str]) -> Outcome:
-        if failure is None:
-            return Outcome(JobStatus.FAILED, files, error="The server says that it failed, not why.", failure_kind="unknown", warnings=warnings)
-        node = self.graph.get(failure.node_id or "", {})
-        where = f"{failure.class_type} (node {failure.node_id})" if failure.node_id else "The server"
-        kind, hint = failure_kind(failure)
-        said = f"{where}: {failure.exception.split('.')[-1]}: {failure.message.splitlines()[0] if failure.message else 'no message'}"
-        failed_node = failure.class_type or node.get("class_type")
-        return Outcome(JobStatus.FAILED, files, error=said, hint=hint, failure_kind=kind, failure_node=failed_node, warnings=warnings)
+        return Outcome(JobStatus.DONE_PARTIAL if partial else JobStatus.DONE, files, warnings=(*warnings, *lacking))
 
 
-HINTS: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "oom": (("outofmemory", "out of memory", "allocate memory"), "Use a smaller size, fewer frames or a smaller batch, or POST /free on the server."),
-    "server_disk_full": (("no space left", "enospc"), "The server's disk is full: make room there, then retry."),
-    "missing_model": (("filenotfounderror", "no such file", "safetensors_rust", "incomplete metadata"), "A model file is missing or broken on the server."),
-}
-
-
-def failure_kind(failure: Failure) -> tuple[str, str | None]:
-    """The kind of a run-time failure and what to try, from the exception's type and text."""
-    text = f"{failure.exception} {failure.message}".lower()
-    return next(((kind, hint) for kind, (words, hint) in HINTS.items() if any(word in text for word in words)), ("node_error", None))
+def expected_outputs(graph: Mapping[str, Any]) -> list[ServerOutput]:
+    """The files that a graph of ours leaves in a folder of its own, by ComfyUI's way of counting (folder_paths.py: `name_00001_`)."""
+    counts = [node["inputs"]["batch_size"] for node in graph.values() if isinstance(node["inputs"].get("batch_size"), int)]
+    found = []
+    for node_id, node in graph.items():
+        subfolder, _, name = str(node["inputs"].get("filename_prefix", "")).rpartition("/")
+        ending = {"SaveImage": "png", "SaveVideo": "mp4"}.get(node["class_type"])
+        for number in range(1, max(counts, default=1) + 1) if ending else ():
+            found.append(ServerOutput(node_id, "images", number - 1, f"{name}_{number:05}_.{ending}", subfolder))
+    return found
 
 
 def reason_of(error: ToolkitError) -> Outcome:

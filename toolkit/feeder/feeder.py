@@ -21,8 +21,8 @@ from toolkit.feeder.collect import Desk, reason_of
 from toolkit.feeder.link import Link
 from toolkit.feeder.run import Run
 from toolkit.graph import NodeCatalog
-from toolkit.jobs import JobStatus, OpenJob
-from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, Outcome, StaleEpoch
+from toolkit.jobs import IN_FLIGHT, Job, JobStatus, OpenJob
+from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, Outcome, Pause, StaleEpoch
 from toolkit.order import next_job
 from toolkit.outputs import OutputStore
 from toolkit.pipelines import build
@@ -34,6 +34,7 @@ T = TypeVar("T")
 AT_ONCE = 2  # hides the 2 to 5 ms between jobs; more gives nothing and loses more when the server dies
 BEAT_S = 1.0
 SOCKET_WAIT_S = 1.5  # socket first; where it is refused or slow, polling alone will do
+LOOK_PAUSE_S = 0.5  # between looks at a server that does not answer
 LOOK_AGAIN_S = 300.0  # new model files show up in the catalog within this time
 
 
@@ -53,6 +54,8 @@ class Feeder:
         self._facts: Mapping[str, Any] = {}
         self._environment: str | None = None
         self._looked_at = 0.0
+        self._look: asyncio.Task[None] | None = None
+        self._pause: Pause | None = None
         self._idle_since = time.monotonic()
         self._failure: BaseException | None = None
         self._wake = asyncio.Event()
@@ -69,9 +72,10 @@ class Feeder:
         except StaleEpoch as error:
             log.warning("%s", error)
         finally:
-            for task in (*helpers, *self.tasks):
+            tasks = [*helpers, *self.tasks, *([self._look] if self._look is not None else [])]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*helpers, *self.tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.link.close()
             with contextlib.suppress(ToolkitError):
                 await self._database(lambda: self.board.leave(self.address.url))
@@ -96,7 +100,9 @@ class Feeder:
                 self._idle_since = time.monotonic()
             if self.ledger.data_version() != version or not self.link.reachable or self._slots() > 0:
                 version = self.ledger.data_version()
-                jobs = await self._database(self.ledger.open_jobs)
+                jobs = await self._database(self._open_jobs)
+                if any(job.status in IN_FLIGHT and job.server_url == self.address.url and job.id not in self.runs for job in jobs):
+                    await self._take_over()  # those of a copied home, once a person has released them
                 self._pass_cancels(jobs)
                 await self._fill(jobs)
                 if any(self.address.url in job.servers for job in jobs):
@@ -104,6 +110,13 @@ class Feeder:
             if time.monotonic() - self._idle_since > self.idle_s:
                 return
             await self._changed(version)
+
+    def _open_jobs(self) -> list[OpenJob]:
+        """The line, as long as the server is ours: where our lock file was deleted, an idle feeder would stay beside its successor."""
+        facts = self.ledger.server(self.address.url)
+        if facts is None or facts.epoch != self.epoch:
+            raise StaleEpoch(f"Another feeder has taken {self.address.url}.")
+        return self.ledger.open_jobs()
 
     async def _changed(self, version: int) -> None:
         """Wait until the ledger was written to, a run left the server, or a second has passed."""
@@ -125,28 +138,57 @@ class Feeder:
                 run.nudge()
 
     async def _fill(self, jobs: list[OpenJob]) -> None:
-        """Send as many waiting jobs as there are slots, once the server is known."""
+        """Send as many waiting jobs as there are slots, once the server is known and unless its owner keeps it."""
+        self._pause = await self._database(lambda: self.ledger.pause(self.address.url))
+        if self._pause is not None:
+            return await self._give_back(self._pause)
+        if any(run.is_missing for run in self.runs.values()):  # nobody overtakes what a server that restarted has lost
+            return
         waiting = [job for job in jobs if job.status == JobStatus.QUEUED]
         while self._slots() > 0:
             job = next_job(waiting, self.address.url)
-            if job is None or not await self._ready():
+            if job is None or not self._ready():
                 return
             waiting.remove(job)
             await self._start(job)
 
-    async def _ready(self) -> bool:
-        """Whether our disk has room, the server answers and its catalog is fresh; a first look waits a moment for the socket."""
+    async def _give_back(self, pause: Pause) -> None:
+        """Tell a paused server to free its memory, once nothing of ours runs there."""
+        if not pause.free or self.runs:
+            return
+        try:
+            await (await self.link.connect()).free()
+        except ServerError as error:
+            self.link.down(error)
+        else:
+            await self._database(lambda: self.ledger.freed(self.address.url))
+
+    def _ready(self) -> bool:
+        """Whether our disk has room, the server answers and its catalog is fresh; if not, a look is on its way: cancels must not wait for it."""
         if self.desk.full.is_set():
             return False
         due = time.monotonic() - self._looked_at > LOOK_AGAIN_S or self.link.reconnected.is_set()
         if self._catalog is not None and self.link.reachable and not due:
             return True
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._take_a_look(), name="look")
+            self._look.add_done_callback(self._looked)
+        return False
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        self._wake.set()
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = self._failure or task.exception()
+
+    async def _take_a_look(self) -> None:
+        """Ask the server what it is and has; the first time this waits a moment for the socket."""
         try:
             client = await self.link.connect()
             look = await client.look()
         except ServerError as error:
             self.link.down(error)
-            return False
+            await asyncio.sleep(LOOK_PAUSE_S)
+            return
         self.link.up()
         self.link.reconnected.clear()
         self._catalog, self._facts, self._looked_at = NodeCatalog(look.object_info), look.facts, time.monotonic()
@@ -154,7 +196,6 @@ class Feeder:
         self._environment = await self._database(lambda: self.ledger.remember_server(self.address.url, look.facts, look.instance, look.object_info))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.link.socket_tried.wait(), SOCKET_WAIT_S)
-        return True
 
     async def _start(self, waiting: OpenJob) -> None:
         """Build, claim, and let the run go its way."""
@@ -169,18 +210,28 @@ class Feeder:
             await self._database(lambda: self.ledger.end_unsent(job.id, refusal))
             return
         recipe = {**built.recipe, "simulated": bool(self._facts.get("simulated"))}
-        claim = Claim(
-            job.id, self.address.url, self.epoch, built.graph, recipe, built.warnings, "first" if number == 1 else "lost", self._environment, self.link.instance
-        )
+        claim = Claim(job.id, self.address.url, self.epoch, built.graph, recipe, built.warnings, await self._reason(job), self._environment, self.link.instance)
         attempt = await self._database(lambda: self.ledger.sending(claim))
         if attempt is not None:
             self._run(Run(self.desk, job, attempt, built.graph, recipe, fresh=True))
+
+    async def _reason(self, job: Job) -> str:
+        """Why another attempt is made, in the log's words."""
+        before = await self._database(lambda: self.ledger.attempt(job.id))
+        return "first" if before is None else "output_missing" if before.failure_kind == "outputs_gone" else "lost"
 
     async def _resume(self) -> None:
         """Carry on with what an earlier feeder had in flight on this server."""
         await self._database(self._tidy_board)
         self.link.witness = await self._database(lambda: self.ledger.witness(self.address.url))
+        await self._take_over()
+
+    async def _take_over(self) -> None:
+        """Follow every attempt in flight here that has no run; who has one is asked first, since it may end meanwhile."""
+        followed = set(self.runs)
         for attempt in await self._database(lambda: self.ledger.in_flight(self.address.url)):
+            if attempt.job_id in followed:
+                continue
             job = await self._database(lambda attempt=attempt: self.ledger.job(attempt.job_id))  # type: ignore[misc]
             graph = await self._database(lambda attempt=attempt: self.ledger.graph(attempt.job_id, attempt.number))  # type: ignore[misc]
             log.info("taking over %s attempt %d (%s)", job.id[:8], attempt.number, attempt.status)
@@ -235,9 +286,10 @@ class Feeder:
     async def _beat(self) -> None:
         """Once a second: who feeds, and how the server is."""
         while True:
-            state = "unreachable" if self.link.trouble is not None else "busy" if self.runs else "ready"
+            state = "paused" if self._pause else "unreachable" if self.link.trouble is not None else "busy" if self.runs else "ready"
             running = sum(1 for run in self.runs.values() if run.tracker.started_at is not None)
-            beat = LiveServer(self.address.url, os.getpid(), time.time(), state, self.link.trouble, running, len(self.runs) - running)
+            sentence = self._pause.sentence if self._pause else self.link.trouble
+            beat = LiveServer(self.address.url, os.getpid(), time.time(), state, sentence, running, len(self.runs) - running)
             with contextlib.suppress(ToolkitError):
                 await self._database(lambda beat=beat: self.board.beat(beat))  # type: ignore[misc]
             await asyncio.sleep(BEAT_S)

@@ -39,7 +39,7 @@ class Link:
     def __init__(self, home: Path, address: ServerAddress, headers: Mapping[str, str]) -> None:
         self.address = address
         self._home = home
-        self._headers = headers
+        self.headers = headers
         self._client: ComfyClient | None = None
         self.client_id = uuid.uuid4().hex
         self.listeners: dict[str, Listener] = {}
@@ -51,7 +51,9 @@ class Link:
         self.instance: str | None = None
         self.witness: str | None = None  # the newest prompt seen in its history: gone from there, the server has restarted
         self.reconnected = asyncio.Event()
+        self.number: float | None = None  # the server's count of prompts, as of the latest one it took
         self.superseded: set[str] = set()  # prompts given up as lost: one that turns up after all shall not run twice
+        self._patience: asyncio.Timeout | None = None
         self._connecting = asyncio.Lock()
 
     @property
@@ -72,7 +74,7 @@ class Link:
             if self._client is None or self._client.url != url:
                 if self._client is not None:
                     await self._client.close()
-                self._client = ComfyClient(self.address, url, self._headers)
+                self._client = ComfyClient(self.address, url, self.headers)
             return self._client
 
     def up(self) -> None:
@@ -97,8 +99,11 @@ class Link:
             certain = False
             try:
                 client = await self.connect()
-                certain = await client.listen(self.client_id, self._route, self._opened)
+                async with asyncio.timeout(None) as self._patience:
+                    certain = await client.listen(self.client_id, self._route, self._opened)
                 pause = RETRY_FROM_S
+            except TimeoutError:
+                log.warning("the socket of %s is open and brings nothing: a new one", self.address.url)
             except ServerUnreachable as error:
                 log.info("socket: %s", error.message)
                 if not error.not_sent:  # HTTP may well answer where the upgrade is refused
@@ -113,6 +118,18 @@ class Link:
                 self.client_id = uuid.uuid4().hex
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))
             pause = min(pause * 2, RETRY_TO_S)
+
+    def is_deaf(self, client_id: str | None) -> None:
+        """Note that a prompt sent under this client id ran, and the socket told nothing of it: drop that socket."""
+        if client_id == self.client_id and self.is_open.is_set() and self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(asyncio.get_running_loop().time())
+
+    async def drop_superseded(self) -> None:
+        """Take prompts out of the server's queue whose POST arrived after it was given up: their successors are on the way."""
+        if self.superseded:
+            late = [entry.prompt_id for entry in (await self.client.queue()).pending if entry.prompt_id in self.superseded]
+            if late:
+                await self.client.delete(late)
 
     def _opened(self) -> None:
         self.is_open.set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -16,11 +17,12 @@ from typing import Any
 
 from toolkit.crashpoints import reached
 from toolkit.errors import PromptRejected, ServerError, ServerRefused, ServerUnreachable, ToolkitError
-from toolkit.feeder.collect import Collector, Desk
+from toolkit.failures import refusal_words
+from toolkit.feeder.collect import Collector, Desk, expected_outputs
 from toolkit.jobs import Attempt, Instant, Job, JobStatus, Timings
 from toolkit.ledger import Outcome
 from toolkit.progress import ProgressTracker
-from toolkit.protocol import Ended, Event, Executed, Executing, ExecutionStart, HistoryEntry, Preview, ServerOutput, parse_rejection
+from toolkit.protocol import Ended, Event, Executed, Executing, ExecutionStart, HistoryEntry, Preview, ServerOutput, Whereabouts, parse_rejection
 from toolkit.reconcile import Evidence, Fate, judge
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ HISTORY_STEPS_S = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2)
 GATES = frozenset({301, 302, 303, 307, 308, 401, 403, 407, 429, 502, 503, 504})  # a proxy before the server says no: of the graph it says nothing
 ATTEMPTS_LIMIT = 2  # a lost job is sent once more; a server that loses it twice needs a person
 PREVIEW_LIMIT = 300_000
+STALL_S = 300.0  # without a word, where no job of this kind has ended yet; never under a fifth of it
 
 
 class Run:
@@ -48,19 +51,21 @@ class Run:
         self._fresh = fresh
         self._hint = asyncio.Event()
         self._ended_hint = False
-        self._acknowledged = attempt.acknowledged
+        self._acknowledged, self._number = attempt.acknowledged, attempt.queue_number
+        self._client_id: str | None = None
         self._not_sent = False
         self._refusal: ServerError | None = None
         self._deleted = False
-        self._timed_out = False
+        self._stop: JobStatus | None = None
         self._status = JobStatus(attempt.status)
         self._absences, self._absent_since = 0, 0.0
         self._sent_at = time.monotonic() - ((attempt.sent.until(Instant.now()) or 0.0) if attempt.sent else 0.0)
         self._seen: dict[str, tuple[ServerOutput, ...]] = {}
         self._succeeded = False
-        self._watched = False
+        self._watched = self._heard = False
+        self._stall_s = STALL_S
         self._started: Instant | None = attempt.started
-        self._dropped: tuple[str, ...] = ()
+        self._dropped = tuple(attempt.dropped)
         self._shown_at = self._preview_at = 0.0
         self._preview: Preview | None = None
 
@@ -73,11 +78,9 @@ class Run:
         try:
             if self._fresh:
                 await self._submit()
-            outcome = await self._follow()
+            found = await self._follow()
             self.on_server.clear()
-            if isinstance(outcome, HistoryEntry):
-                outcome = await self._collect(outcome)
-            await self._end(outcome)
+            await self._end(await self._collect(found) if isinstance(found, HistoryEntry) else await self._unless_traces(found))
         finally:
             self.on_server.clear()
             self.desk.link.listeners.pop(self.attempt.prompt_id, None)
@@ -88,11 +91,10 @@ class Run:
 
     async def _submit(self) -> None:
         """POST once. In doubt, nothing is sent again before the server was asked."""
-        self._not_sent = False
+        self._not_sent, self._client_id = False, self.desk.link.client_id
+        about = {"toolkit": {"job_id": self.job.id, "attempt": self.attempt.number}}
         try:
-            accepted = await self.desk.link.client.submit(
-                self.graph, self.attempt.prompt_id, self.desk.link.client_id, {"toolkit": {"job_id": self.job.id, "attempt": self.attempt.number}}
-            )
+            accepted = await self.desk.link.client.submit(self.graph, self.attempt.prompt_id, self._client_id, about)
         except PromptRejected as error:
             self._refusal = error
         except ServerUnreachable as error:
@@ -102,20 +104,25 @@ class Run:
             if isinstance(error, ServerRefused) and error.status in GATES:
                 self.desk.link.down(error)
                 self._not_sent = error.status < 500
-            else:
+            elif isinstance(error, ServerRefused):  # an answer that cannot be read says neither yes nor no: in doubt
                 self._refusal = error
         else:
             reached("answer read")
             self.desk.link.up()
-            self._acknowledged = True
+            self.desk.link.number = accepted.number
+            self._acknowledged, self._number = True, accepted.number
             if accepted.refused is not None:
-                self._dropped = tuple(str(error) for error in accepted.refused.errors)
-            await self._record(None, acknowledged=1, queue_number=accepted.number, submitted=Instant.now())
+                words = refusal_words(accepted.refused, self.graph, await self.desk.catalog())
+                self._dropped = tuple(self.desk.discreet([str(fault) for fault in words]))
+                self._hint.set()  # what was dropped may be a reason to stop it, now and not after a silence
+            facts = {"queue_number": accepted.number, "submitted": Instant.now(), "dropped": json.dumps(self._dropped)}
+            await self._record(None, acknowledged=1, **facts)
 
     # ---- follow -------------------------------------------------------------------------------------------------------
 
     def hear(self, event: Event, at: float) -> None:
         """Take an event of this prompt from the socket."""
+        self._heard = True
         if isinstance(event, Preview):
             if len(event.data) <= PREVIEW_LIMIT:
                 self._preview = event
@@ -133,6 +140,11 @@ class Run:
                 self._ended_hint = True
                 self._hint.set()
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether the server had no trace of it when last asked: it may be lost, and first in the line again."""
+        return self._absences > 0
+
     def nudge(self) -> None:
         """Look again now: a cancel was asked, or the server came back."""
         self._hint.set()
@@ -140,7 +152,7 @@ class Run:
     async def _follow(self) -> HistoryEntry | Outcome:
         """Wait for hints, ask when it is quiet, act on the fate, until the prompt has left the server."""
         while True:
-            refused = self._refused()
+            refused = await self._refused()
             if refused is not None:
                 return refused
             if not self._ended_hint and not self._not_sent:
@@ -148,7 +160,8 @@ class Run:
                     await asyncio.wait_for(self._hint.wait(), self._patience())
             self._hint.clear()
             await self._note_start()
-            if self.cancel_asked or self._is_out_of_time():
+            self._stop = self._stop or self._reason_to_stop()
+            if self._stop is not None and not self._not_sent:
                 await self._stop_on_server()
             elif not self._ended_hint and not self._not_sent and not self._is_quiet():
                 continue
@@ -157,7 +170,7 @@ class Run:
                 return found
 
     def _patience(self) -> float:
-        if self.cancel_asked or self._timed_out or self._absences:
+        if self._stop is not None or self.cancel_asked or self._absences:
             return 0.1 if self._deleted else 1.0
         return QUIET_S if self.desk.link.is_open.is_set() and self.desk.link.reachable else POLL_S
 
@@ -167,18 +180,25 @@ class Run:
             return True
         return time.monotonic() - max(self.tracker.last_event_at or 0.0, self._sent_at) >= QUIET_S
 
-    def _is_out_of_time(self) -> bool:
+    def _reason_to_stop(self) -> JobStatus | None:
+        """What it ends as if it is stopped now: somebody's cancel, its own time limit, a dropped branch where none may be; None: go on."""
+        if self.cancel_asked:
+            return JobStatus.CANCELLED
         limit = self.job.request.timeout_s
-        self._timed_out = limit is not None and time.monotonic() - self._sent_at > limit
-        return self._timed_out
+        if limit is not None and time.monotonic() - self._sent_at > limit:
+            return JobStatus.TIMED_OUT
+        return JobStatus.REJECTED if self._dropped and getattr(self.job.request, "strict", False) else None
 
-    def _refused(self) -> Outcome | None:
+    async def _refused(self) -> Outcome | None:
         """The end that a refusal of the POST means, if it is certain."""
         error = self._refusal
         if isinstance(error, PromptRejected):
-            details = parse_rejection({"error": {"message": error.message}, "node_errors": error.node_errors}).errors
-            node = details[0].class_type if details else None
-            return Outcome(JobStatus.REJECTED, error=error.message, failure_kind=details[0].kind if details else error.kind, failure_node=node)
+            first, *others = refusal_words(parse_rejection(error.reply), self.graph, await self.desk.catalog())
+            reply = error.reply if isinstance(error.reply, Mapping) else None
+            return Outcome(
+                JobStatus.REJECTED, error=first.message, hint=first.hint, failure_kind=first.kind, failure_node=first.node,
+                warnings=tuple(map(str, others)), reply=reply,
+            )  # fmt: skip
         if isinstance(error, ServerRefused) and error.status < 500:
             return Outcome(JobStatus.REJECTED, error=error.message, hint=error.hint, failure_kind=f"http_{error.status}")
         return None
@@ -186,66 +206,59 @@ class Run:
     async def _note_start(self) -> None:
         if self._started is not None and self._status == JobStatus.SUBMITTED:
             await self._record(JobStatus.RUNNING, started=self._started, acknowledged=1)
+            longest = await self.desk.database(lambda: self.desk.home_ledger.longest_run_s(self.job.kind, self.attempt.server_url))
+            self._stall_s = STALL_S if longest is None else max(longest, STALL_S / 5)
 
     async def _ask(self) -> HistoryEntry | Outcome | None:
-        """One round of questions, queue before history; None if it goes on."""
-        client, prompt_id = self.desk.link.client, self.attempt.prompt_id
+        """One round of questions; None if it goes on."""
         try:
-            if self._ended_hint:
-                entry = await self._history_soon()
-                if entry is not None:
-                    return entry
-                self._ended_hint = False
-            if self._not_sent:
-                return await self._again_or_cancelled()
-            deleted = self._deleted
-            queue = await client.queue()
-            late = [found.prompt_id for found in queue.pending if found.prompt_id in self.desk.link.superseded]
-            if late:  # a POST that arrived after it was given up: its successor is on the way
-                await client.delete(late)
-            entry = None if queue.runs(prompt_id) or queue.place(prompt_id) is not None else await client.history(prompt_id)
-            absent = entry is None and not queue.runs(prompt_id) and queue.place(prompt_id) is None
-            forgot = absent and self._acknowledged and await self._server_forgot()
+            evidence = await self._evidence()
         except ServerError as error:
             self.desk.link.down(error)
             await asyncio.sleep(POLL_S)
             return None
-        self.desk.link.up()
-        self._absences = self._absences + 1 if absent else 0
-        self._absent_since = (self._absent_since or time.monotonic()) if absent else 0.0
-        evidence = Evidence(
-            self._acknowledged, entry, queue.runs(prompt_id), queue.place(prompt_id), self._absences,
-            time.monotonic() - self._absent_since if absent else 0.0, False, forgot, False, self.cancel_asked or self._timed_out, deleted,
-        )  # fmt: skip
-        return await self._act(judge(evidence), entry)
+        return await self._act(judge(evidence), evidence.where.history)
 
-    async def _history_soon(self) -> HistoryEntry | None:
-        """The history entry after a final event: there at once, or within milliseconds; bounded, since it may never come."""
+    async def _evidence(self) -> Evidence:
+        """What the server says of the prompt now; nothing is asked of a server that never got it."""
+        stopping = self._stop is not None
+        if self._not_sent:
+            return Evidence(self._acknowledged, not_sent=True, stopping=stopping)
+        client, prompt_id, deleted = self.desk.link.client, self.attempt.prompt_id, self._deleted
+        where = await self._history_soon() if self._ended_hint else Whereabouts()
+        self._ended_hint = False
+        if where.is_absent:
+            where = await client.whereabouts(prompt_id)
+        await self.desk.link.drop_superseded()
+        forgot = where.is_absent and self._acknowledged and await self._server_forgot()
+        self.desk.link.up()
+        self._absences = self._absences + 1 if where.is_absent else 0
+        self._absent_since = (self._absent_since or time.monotonic()) if where.is_absent else 0.0
+        absent_for_s = time.monotonic() - self._absent_since if where.is_absent else 0.0
+        return Evidence(self._acknowledged, where, self._absences, absent_for_s, forgot, False, stopping, deleted)
+
+    async def _history_soon(self) -> Whereabouts:
+        """Where the prompt is after its final event: in the history at once, or within milliseconds; bounded, since it may never come."""
         deadline = time.monotonic() + HISTORY_WAIT_S
         steps = iter(HISTORY_STEPS_S)
-        while time.monotonic() < deadline:
+        where = Whereabouts()
+        while where.history is None and not where.waits and time.monotonic() < deadline:
             await asyncio.sleep(next(steps, 0.5))
-            entry = await self.desk.link.client.history(self.attempt.prompt_id)
-            if entry is not None:
-                return entry
-            queue = await self.desk.link.client.queue()
-            if queue.place(self.attempt.prompt_id) is not None:
-                return None
-        return None
-
-    async def _again_or_cancelled(self) -> Outcome | None:
-        """The POST never left us: send it again under the same id once the server answers."""
-        if self.cancel_asked or self._timed_out:
-            return self._stopped()
-        await asyncio.sleep(POLL_S)
-        await self.desk.link.connect()
-        await self._submit()
-        return None
+            entry = await self.desk.link.client.history(self.attempt.prompt_id)  # one question as a rule: this is the way of every job
+            where = Whereabouts(history=entry) if entry is not None else await self.desk.link.client.whereabouts(self.attempt.prompt_id)
+        return where
 
     async def _act(self, fate: Fate, entry: HistoryEntry | None) -> HistoryEntry | Outcome | None:
+        if fate in (Fate.ENDED, Fate.RUNNING) and self._fresh and not self._heard and time.monotonic() - self._sent_at > QUIET_S:
+            self.desk.link.is_deaf(self._client_id)
         match fate:
             case Fate.ENDED:
                 return entry
+            case Fate.SEND_AGAIN:
+                await asyncio.sleep(POLL_S)
+                with contextlib.suppress(ServerError):  # the engine may have to be started, and be elsewhere then
+                    await self.desk.link.connect()
+                await self._submit()
             case Fate.RUNNING:
                 self._acknowledged, self._refusal = True, None
                 self._deleted = False  # ComfyUI forgets an interrupt that comes just before a prompt starts: ask again
@@ -265,13 +278,16 @@ class Run:
                 return self._lost(fate)
             case Fate.REMOVED:
                 return Outcome(JobStatus.REMOVED, error="Somebody removed it from the server's queue.", hint="Retry it if that was a mistake.")
-            case Fate.WAIT | Fate.SEND_AGAIN:
+            case Fate.WAIT:
                 pass
         return None
 
     def _lost(self, fate: Fate) -> Outcome:
         if self._refusal is not None:
             return Outcome(JobStatus.REJECTED, error=self._refusal.message, hint=self._refusal.hint, failure_kind="server_error")
+        if self._succeeded:
+            said = "The server finished it, and forgot what it made before that was fetched."
+            return Outcome(JobStatus.FAILED, error=said, hint="Look into the server's output folder, or retry it.", failure_kind="outputs_unknown")
         said = "The server restarted and forgot it." if fate is Fate.LOST else "The server never received it."
         wanted = self.job.request.retry_on_lost
         again = (self.job.kind == "image" if wanted is None else wanted) and self.attempt.number < ATTEMPTS_LIMIT
@@ -279,11 +295,13 @@ class Run:
         return Outcome(JobStatus.LOST, error=said, hint="Retry it.", again=again)
 
     async def _server_forgot(self) -> bool:
-        """Whether the server is no longer the process that took this: by its instance id, else by a witness that its history lacks.
+        """Whether the server is no longer the process that took this: by its instance id, a count of prompts that began anew, a lost witness.
 
-        Nothing else in ComfyUI's API tells a restart (design: Reconciler). With neither, a server that was down meanwhile has forgotten.
+        Nothing else in ComfyUI's API tells a restart (design: Reconciler). With none of them, a server that was down meanwhile has forgotten.
         """
         link = self.desk.link
+        if None not in (link.number, self._number) and link.number < self._number:  # type: ignore[operator]
+            return True
         if self.attempt.instance is not None:
             return await link.client.instance() != self.attempt.instance
         if link.witness is not None:
@@ -291,22 +309,23 @@ class Run:
         return not self._fresh or (link.last_down_at is not None and link.last_down_at > self._sent_at)
 
     def _stopped(self) -> Outcome:
-        return Outcome(JobStatus.TIMED_OUT if self._timed_out else JobStatus.CANCELLED, error=self._too_long())
-
-    def _too_long(self) -> str | None:
-        return f"It took longer than the {self.job.request.timeout_s:g} s it was given." if self._timed_out else None
+        """The end of an attempt that we stopped."""
+        match self._stop:
+            case JobStatus.TIMED_OUT:
+                return Outcome(JobStatus.TIMED_OUT, error=f"It took longer than the {self.job.request.timeout_s:g} s it was given.")
+            case JobStatus.REJECTED:
+                said = f"The server would leave out a part: {self._dropped[0]}"
+                return Outcome(JobStatus.REJECTED, error=said, failure_kind="dropped_branch", warnings=self._dropped)
+            case _:
+                return Outcome(JobStatus.CANCELLED)
 
     async def _stop_on_server(self) -> None:
-        """Delete it if it waits, interrupt it if it runs, never another's; whether it worked is read back."""
+        """Take it out of the queue or interrupt it, never another's; whether it worked is read back."""
         if self._deleted:
             return
-        client, prompt_id = self.desk.link.client, self.attempt.prompt_id
         try:
-            await client.delete([prompt_id])
-            if (await client.queue()).runs(prompt_id):  # older servers ignore the id and stop whatever runs
-                await client.interrupt(prompt_id)
-                reached("interrupt sent")
-            await client.delete([prompt_id])
+            await self.desk.link.client.cancel(self.attempt.prompt_id)
+            reached("interrupt sent")
             self._deleted = True
         except ServerError as error:
             log.warning("cancel %s: %s", self.attempt.job_id[:8], error)
@@ -317,12 +336,27 @@ class Run:
         """What a prompt that left the server means, with its files on our side."""
         began, ended = time.monotonic(), Instant.now()
         self.desk.link.witness = entry.prompt_id
-        if entry.how == "interrupted":
-            said = self._too_long() or (None if self.cancel_asked else "Somebody interrupted it on the server.")
-            return self._timed(Outcome(JobStatus.TIMED_OUT if self._timed_out else JobStatus.CANCELLED, error=said), entry, ended, 0.0)
+        if entry.how == "interrupted" or self._stop is JobStatus.REJECTED:
+            foreign = Outcome(JobStatus.CANCELLED, error="Somebody interrupted it on the server.")
+            return self._timed(foreign if self._stop is None else self._stopped(), entry, ended, 0.0)
         await self._record(JobStatus.COLLECTING)
         outcome = await Collector(self.desk, self.job, self.attempt, self.graph, self.recipe, self._say).collect(entry, self._dropped)
         return self._timed(outcome, entry, ended, time.monotonic() - began)
+
+    async def _unless_traces(self, outcome: Outcome) -> Outcome:
+        """The outcome of a prompt that is nowhere, unless the server's folder shows every file it was to make, under names that only it has."""
+        if outcome.status not in (JobStatus.LOST, JobStatus.REMOVED) and outcome.failure_kind != "outputs_unknown":
+            return outcome
+        wanted = expected_outputs(self.graph) if self._acknowledged and self.job.kind != "workflow" else []
+        try:
+            there = [await self.desk.link.client.has(output) for output in wanted]
+        except ServerError:
+            there = []
+        if not there or not all(there):
+            return outcome
+        log.info("%s left its files behind", self.job.id[:8])
+        collected = await self._collect(HistoryEntry(self.attempt.prompt_id, "success", tuple(wanted)))
+        return collected if collected.status == JobStatus.DONE else outcome
 
     def _timed(self, outcome: Outcome, entry: HistoryEntry, ended: Instant, fetch_s: float) -> Outcome:
         """Timings from what was seen, else from the server's own timestamps."""
@@ -357,6 +391,7 @@ class Run:
     async def _end(self, outcome: Outcome) -> None:
         if self._started is not None and self._status == JobStatus.SUBMITTED:
             await self._record(None, started=self._started)
+        outcome = replace(outcome, **{name: self.desk.discreet(getattr(outcome, name)) for name in ("error", "hint", "warnings", "reply")})
         written = await self.desk.database(lambda: self.desk.home_ledger.end(self.attempt, self.desk.epoch, outcome))
         reached("end committed")
         log.info("%s attempt %d: %s%s", self.attempt.job_id[:8], self.attempt.number, outcome.status, "" if written else " (was ended before)")
@@ -364,12 +399,21 @@ class Run:
     def _say(self, sentence: str | None) -> None:
         self.tracker.progress = replace(self.tracker.progress, stalled=sentence)
 
+    def _stalled(self) -> str | None:
+        """A sentence when the server has been silent for longer than any job of this kind ever took there."""
+        since = max(self.tracker.started_at or 0.0, self.tracker.last_event_at or 0.0)
+        silent_s = time.monotonic() - since
+        if self._status != JobStatus.RUNNING or silent_s < self._stall_s:
+            return None
+        return f"Nothing has moved for {silent_s:.0f} s, longer than any such job took here: look at the server."
+
     async def _show_live(self) -> None:
         """Put progress and previews on the live board while they change, at a bounded pace."""
         shown = None
         while True:
             progress = self.tracker.shown_at(time.monotonic()) if self.tracker.started_at is not None else self.tracker.progress
-            key = (progress.fraction, progress.node, progress.step, progress.stalled, self._preview is not None)
+            progress = replace(progress, stalled=progress.stalled or self._stalled())
+            key = (progress.fraction, progress.node, progress.step, progress.stalled is None, self._preview is not None)
             now = time.monotonic()
             if key != shown or now - self._shown_at >= 1.0:
                 preview = self._preview if self._preview is not None and now - self._preview_at >= PREVIEW_EVERY_S else None

@@ -73,6 +73,11 @@ class Servers:
             return (ServerAddress.parse(url),), "discovered"
         return (ServerAddress(ENGINE),), "built-in"
 
+    def without_looking(self) -> tuple[ServerAddress, ...]:
+        """The servers that are named, else every one that could be found; asks nobody."""
+        named = self._asked or self._settings.servers or remembered_servers(self._settings.home)
+        return named or (ServerAddress(ENGINE), *(ServerAddress.parse(url) for url in DISCOVERED))
+
     @property
     def addresses(self) -> tuple[ServerAddress, ...]:
         """The servers' addresses, credentials included."""

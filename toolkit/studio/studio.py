@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from toolkit.crashpoints import reached
-from toolkit.errors import ToolkitError
+from toolkit.errors import RequestInvalid, ToolkitError
 from toolkit.exported import Workflow
 from toolkit.jobs import Job, JobStatus, Origin, Priority
-from toolkit.ledger import Ledger, LiveBoard, NewJob
+from toolkit.ledger import Backup, Ledger, LiveBoard, NewJob
 from toolkit.order import ahead_of, in_line
 from toolkit.pipelines import build
 from toolkit.progress import Progress
@@ -79,6 +80,9 @@ class Studio:
         self._watcher = Watcher(self._ledger, self._board, dict(self._settings.headers))
         self._stats: Stats | None = None
         self._ready = True
+        left = {url for job in self._ledger.open_jobs() for url in job.servers}
+        if left:  # by a kernel that was killed, a machine that was switched off: they go on without being asked for
+            self._watcher.feed([address for address in self._servers.without_looking() if address.url in left])
 
     _ready: bool
     _closed: bool = False
@@ -99,11 +103,12 @@ class Studio:
         return self.submit(VideoRequest(**self._defaults({"prompt": prompt, **fields})), priority=priority, reuse=reuse)
 
     def run(
-        self, workflow: Workflow | str | PathLike[str] | Mapping[str, Any], *, priority: Priority = "normal", reuse: bool | None = None, **parameters: Any
-    ) -> JobHandle:
-        """Run the user's own workflow, with some of its parameters set."""
+        self, workflow: Workflow | str | PathLike[str] | Mapping[str, Any], *, priority: Priority = "normal", reuse: bool | None = None, strict: bool = False,
+        **parameters: Any,
+    ) -> JobHandle:  # fmt: skip
+        """Run the user's own workflow, with some of its parameters set; `strict`: not at all if the server would leave out a branch."""
         own = workflow if isinstance(workflow, Workflow) else Workflow.load(workflow)
-        request = WorkflowRequest(**self._defaults({"workflow": own.set(**parameters).api()}))
+        request = WorkflowRequest(**self._defaults({"workflow": own.set(**parameters).api(), "strict": strict}))
         return self.submit(request, priority=priority, reuse=reuse)
 
     def submit(
@@ -120,7 +125,9 @@ class Studio:
 
         Raises:
             ServerUnreachable: no named server answers. WorkflowInvalid: no server can run it, with everything that is missing.
+            HomeUnusable: the home's disk is full, or somebody holds the ledger; nothing was accepted.
         """
+        self._ledger.require_room()
         new = self._new(request, self._servers.usable(), priority, reuse, origin, person)
         reached("request parsed")
         (job,) = self._ledger.accept(new)
@@ -145,6 +152,13 @@ class Studio:
         wanted = set(urls)
         self._watcher.feed([address for address in self._servers.addresses if address.url in wanted])
 
+    def _feed_open(self, jobs: Iterable[Job]) -> None:
+        """See to jobs that may be awaited and that an earlier kernel may have left without a feeder; those held in a copied home go on waiting."""
+        held_to = self._ledger.held_to()
+        left = {url for job in jobs if not job.is_final and job.seq > held_to for url in job.servers}
+        if left:
+            self._feed(left)
+
     def _retry(self, job: Job, origin: Origin = "notebook") -> JobHandle:
         new = NewJob(job.request, job.servers, job.priority, origin, job.person, job.group_id, job.group_name, retry_of=job.id)
         (again,) = self._ledger.accept(new)
@@ -163,19 +177,14 @@ class Studio:
             JobUnknown: there is none, or several.
         """
         job = self._ledger.latest(id) if isinstance(id, int) else self._ledger.job(id)
-        if not job.is_final:
-            self._feed(job.servers)
+        self._feed_open([job])
         return JobHandle(self, job.id)
 
-    def jobs(
-        self, *, status: str | None = None, project: str | None = None, since: datetime | timedelta | None = None, limit: int = 20
-    ) -> Sequence[JobHandle]:
+    def jobs(self, *, status: str | None = None, project: str | None = None, since: datetime | timedelta | None = None, limit: int = 20) -> Sequence[JobHandle]:
         """The newest jobs first."""
         start = datetime.now(UTC) - since if isinstance(since, timedelta) else since
         found = self._ledger.jobs(status=status, project=project, since=start.timestamp() if start else None, limit=limit)
-        left = {url for job in found if not job.is_final for url in job.servers}
-        if left:  # one of these may be awaited, and an earlier kernel have left it without a feeder
-            self._feed(left)
+        self._feed_open(found)
         return [JobHandle(self, job.id) for job in found]
 
     def queue(self) -> Sequence[Job]:
@@ -198,18 +207,87 @@ class Studio:
         return Progress(ahead=ahead_of(self._ledger.open_jobs(), job.id), stalled=trouble)
 
     def _trouble_of(self, job: Job) -> str | None:
-        """A sentence when the server of an open job cannot be reached."""
+        """A sentence when an open job waits for a server that cannot be reached or is paused, for a feeder that is silent, or to be released."""
+        if job.seq <= self._ledger.held_to():
+            return self._held()
         for url in [job.server_url] if job.server_url else job.servers:
+            pause = self._ledger.pause(url) if job.status == JobStatus.QUEUED else None
             live = self._board.server(url)
-            if live is not None and live.is_alive() and live.state == "unreachable":
+            if pause is not None:
+                return pause.sentence
+            if live is not None and live.state == "unreachable" and live.is_alive():
                 return live.sentence or f"{url} does not answer."
+            if live is not None and not live.is_alive():
+                return f"The feeder of {url} has been silent for {time.time() - live.beat:.0f} s; another one is started."
         return None
+
+    # ---- the home -----------------------------------------------------------------------------------------------------
+
+    def backup(self, path: str | PathLike[str], *, files: bool = True, tell: Callable[[str], None] = print) -> Backup:
+        """Copy the whole home to a new folder while jobs go on; the copy opens as a home, and holds its open jobs until `resume`.
+
+        Args:
+            path: a folder that does not exist or is empty.
+            files: whether to copy pictures, clips and inputs too, or the ledger alone.
+            tell: hears every 2 s how far it is.
+
+        Raises:
+            RequestInvalid: the folder is not new. HomeUnusable: it cannot be written; nothing half is left there.
+        """
+        return self._ledger.back_up(Path(path), files=files, tell=tell)
+
+    def _held(self) -> str | None:
+        """A sentence when this home is a copy whose open jobs wait."""
+        count = self._ledger.held()
+        if not count:
+            return None
+        which = f"{count} open jobs wait" if count > 1 else "open job waits"
+        return f"This home is a copy: its {which} for `toolkit resume` or `studio.resume()`, lest they run twice."
 
     # ---- the servers --------------------------------------------------------------------------------------------------
 
     def servers(self) -> Sequence[ServerStatus]:
         """Each server: how it was found, its state, and what it can make."""
         return self._servers.status()
+
+    def pause(self, server: str | None = None, *, free_memory: bool = False, note: str | None = None) -> None:
+        """Keep a server for yourself: what runs there ends, nothing more is sent until `resume`.
+
+        Args:
+            server: its address; None: every server of this studio.
+            free_memory: tell it to unload its models once nothing of ours runs.
+            note: what those who wait are told.
+        """
+        for url in self._urls(server):
+            self._ledger.pause_server(url, note, free=free_memory)
+            if free_memory:
+                self._feed([url])
+
+    def resume(self, server: str | None = None) -> tuple[int, int]:
+        """Use paused servers again and, in a copied home, let the open jobs it came with run here: the original must not run them too.
+
+        Args:
+            server: only this one, and no held jobs; None: everything.
+
+        Returns:
+            How many servers were paused, and how many jobs were held.
+        """
+        used = [url for url in self._urls(server) if self._ledger.unpause_server(url)]
+        held = self._ledger.held() if server is None else 0
+        if held:
+            self._ledger.release()
+        self._feed(used)
+        self._feed_open(self._ledger.jobs(status="open", limit=-1))
+        return len(used), held
+
+    def _urls(self, server: str | None) -> list[str]:
+        known = [address.url for address in self._servers.addresses]
+        if server is None:
+            return known
+        url = ServerAddress.parse(server).url
+        if url not in known:
+            raise RequestInvalid(f"{url} is not a server of this studio; known are {', '.join(known)}.", field="server")
+        return [url]
 
     # ---- ask ----------------------------------------------------------------------------------------------------------
 
@@ -256,7 +334,9 @@ class Studio:
             shown = str(error)
         counts = self._ledger.counts()
         waiting = sum(counts.get(status, 0) for status in ("queued", "submitted", "running", "collecting"))
-        return f"{shown}. {waiting} in line, {counts.get('done', 0)} done, home {os.fspath(self.home)}"
+        said = f"{shown}. {waiting} in line, {counts.get('done', 0)} done, home {os.fspath(self.home)}"
+        held = self._held()
+        return f"{said}. {held}" if held else said
 
 
 def _fields(progress: Progress) -> dict[str, Any]:

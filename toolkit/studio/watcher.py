@@ -7,6 +7,7 @@ broken one is logged and dropped.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +25,9 @@ log = logging.getLogger(__name__)
 
 FAST_S, SLOW_S = 0.005, 0.05
 FEEDER_CHECK_S = 0.5
-FEEDER_PAUSE_S = 2.0  # a feeder takes about a second to import before it beats
+MISSED_BEAT_S = 1.5  # feeders write their pulse each second
+FEEDER_PAUSES_S = (2.0, 4.0, 8.0, 15.0)  # a feeder takes about a second to import before it beats; one that leaves at once may do so again
+LIVED_S = 5.0  # beyond the pause
 
 Callback: TypeAlias = Callable[[Job | Progress], None]
 EVERY_JOB = "*"
@@ -41,7 +44,7 @@ class Watcher:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._addresses: dict[str, ServerAddress] = {}
-        self._started_at: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int, int]] = {}  # when, its pid, and how many before it left at once
         self._revision = ledger.revision()
         self._open: list[OpenJob] = []
         self._places: dict[str, int] = {}
@@ -169,13 +172,17 @@ class Watcher:
         for url, address in list(self._addresses.items()):
             if url in wanted:
                 self._ensure_feeder(address)
+            elif url in self._started:  # it did its work and may leave
+                self._started[url] = (*self._started[url][:2], 0)
 
     def _ensure_feeder(self, address: ServerAddress) -> None:
         live = self._board.server(address.url)
-        if live is not None and live.is_alive():
+        if live is not None and live.is_alive(within_s=MISSED_BEAT_S):  # a dead one's lock is free at once, so that there is no need to wait longer
             return
-        if time.monotonic() - self._started_at.get(address.url, -FEEDER_PAUSE_S) < FEEDER_PAUSE_S:
+        started_at, pid, failures = self._started.get(address.url, (-math.inf, 0, 0))
+        since, pause = time.monotonic() - started_at, FEEDER_PAUSES_S[min(failures, len(FEEDER_PAUSES_S) - 1)]
+        if since < pause or feeder_runs(self._ledger.home, address.url):
             return
-        if not feeder_runs(self._ledger.home, address.url):
-            self._started_at[address.url] = time.monotonic()
-            start_feeder(self._ledger.home, address, self._headers)
+        killed = live is not None and live.pid == pid  # who gives up, as on a full disk, takes its pulse off the board or had none
+        failures = failures + 1 if since < pause + LIVED_S and not killed else 0
+        self._started[address.url] = (time.monotonic(), start_feeder(self._ledger.home, address, self._headers), failures)
