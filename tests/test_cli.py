@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import hashlib
@@ -14,16 +15,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from tests.conftest import end_children
+from tests.faults.layer import Layer
 from toolkit import ImageRequest, Studio, VideoRequest, __version__
 from toolkit.cli import app
 from toolkit.jobs import OPEN
@@ -79,10 +83,10 @@ def until(done: Callable[[], Any], said: str) -> Any:
     raise AssertionError(f"not after {WAIT_S:g} s: {said}")
 
 
-def refused(result: Result | subprocess.CompletedProcess[str]) -> str:
+def refused(result: Result | subprocess.CompletedProcess[str], expected: int = 2) -> str:
     """The one sentence of a call that was wrong."""
     code = result.exit_code if isinstance(result, Result) else result.returncode
-    assert code == 2, result
+    assert code == expected, result
     assert result.stdout == ""
     assert result.stderr.startswith("error: "), result.stderr
     assert result.stderr.count("\n") == 1, result.stderr
@@ -294,11 +298,40 @@ def test_ctrl_c_before_a_job_is_accepted_says_so(home: Path, tmp_path: Path) -> 
     assert accepted(home) == 0
 
 
+@pytest.mark.parametrize("phase", ["queued", "collecting"])
+def test_ctrl_c_while_it_waits_and_while_its_files_come_leaves_it_and_tells_its_id(tmp_path: Path, home: Path, phase: str) -> None:
+    let_go = threading.Event()
+
+    async def hold(request: web.Request) -> web.StreamResponse | None:
+        if request.path.endswith("/view"):
+            await asyncio.to_thread(let_go.wait, WAIT_S)
+        return None
+
+    with Layer(tmp_path / "server") as layer, Studio(layer.url, home=home) as studio:
+        layer.on_request = hold
+        if phase == "queued":
+            studio.servers()
+            studio.pause()
+        with running(home, tmp_path, "--server", layer.url, "image", "x", "--steps", "1", "--width", "64", "--height", "64", "--json") as child:
+            until(lambda: lines(toolkit(home, "jobs", "--status", phase, "--json").stdout), f"it is {phase}")
+            until(lambda: _sent(child), "it follows")
+            child.send_signal(signal.SIGINT)
+            out, said = child.communicate(timeout=WAIT_S)
+        (job,) = lines(out)
+        assert (child.returncode, job["status"], f"{job['id']} goes on" in said) == (130, phase, True)
+        let_go.set()
+        studio.resume()
+        assert studio.job(job["id"]).wait(WAIT_S).job.status == "done"
+        assert len(layer.runs()) == 1
+        end_children(home)
+
+
 def test_a_job_that_somebody_cancels_ends_its_command_with_1(slow_home: Path, tmp_path: Path) -> None:
     with running(slow_home, tmp_path, "image", "x", "--steps", "150", "--width", "64", "--height", "64", "--project", "stopped", "--json") as child:
         job = until(lambda: lines(toolkit(slow_home, "jobs", "--status", "running", "--project", "stopped", "--json").stdout), "it runs")[0]
         asked = toolkit(slow_home, "cancel", job["id"][:8])
-        assert (asked.exit_code, "asked to stop it" in asked.stderr) == (0, True)
+        assert (asked.exit_code, asked.stderr) == (0, f"image {job['id'][:8]} is cancelled.\n")
+        assert lines(toolkit(slow_home, "jobs", "--project", "stopped", "--json").stdout)[0]["status"] == "cancelled"  # read back, not only asked
         out, said = child.communicate(timeout=WAIT_S)
     assert child.returncode == 1
     assert lines(out)[0]["status"] == "cancelled"
@@ -318,6 +351,30 @@ def test_jobs_are_found_by_status_project_and_kind(shared_home: Path, done_job: 
     assert "done_partial" in refused(toolkit(shared_home, "jobs", "--status", "finished"))
 
 
+def test_a_job_is_made_once_more_by_the_beginning_of_its_id(shared_home: Path, done_job: dict[str, Any]) -> None:
+    again = toolkit(shared_home, "retry", done_job["id"][:12], "--json")
+    assert again.exit_code == 0, again.stderr
+    (job,) = lines(again.stdout)
+    assert (job["retry_of"], job["status"], job["seed"]) == (done_job["id"], "done", done_job["seed"])
+    assert job["id"] != done_job["id"]
+    left = toolkit(shared_home, "retry", done_job["id"], "--no-wait")
+    assert (left.exit_code, len(left.stdout.split())) == (0, 1)
+    assert "no job" in refused(toolkit(shared_home, "retry", "ffff0000")).lower()
+
+
+def test_an_unfinished_job_is_not_made_once_more_and_ctrl_c_leaves_one_that_is(slow_home: Path, tmp_path: Path) -> None:
+    (job,) = lines(toolkit(slow_home, "image", "x", "--steps", "60", "--width", "64", "--height", "64", "--no-wait", "--json").stdout)
+    assert "has not ended" in refused(toolkit(slow_home, "retry", job["id"]))
+    assert toolkit(slow_home, "cancel", job["id"]).exit_code == 0
+    with running(slow_home, tmp_path, "retry", job["id"], "--json") as child:
+        until(lambda: _sent(child), "it follows")
+        child.send_signal(signal.SIGINT)
+        out, said = child.communicate(timeout=WAIT_S)
+    (again,) = lines(out)
+    assert (child.returncode, again["retry_of"], f"{again['id']} goes on" in said) == (130, job["id"], True)
+    assert toolkit(slow_home, "cancel", again["id"]).exit_code == 0
+
+
 def test_a_waiting_job_is_cancelled_and_no_server_is_looked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.client.discover", lambda *_: pytest.fail("a server was looked for"))
     monkeypatch.setattr("toolkit.studio.servers.ensure_engine", lambda *_: pytest.fail("the engine was started"))
@@ -329,11 +386,11 @@ def test_a_waiting_job_is_cancelled_and_no_server_is_looked_for(home: Path, monk
     assert toolkit(home, "sql", "select count(*) as n from jobs where status = 'cancelled'", "--json", COMFYUI_URL="").stdout == '{"n": 1}\n'
 
 
-def test_unknown_ambiguous_and_finished_ids_are_told_apart(home: Path, shared_home: Path, done_job: dict[str, Any]) -> None:
+def test_unknown_ambiguous_and_finished_ids_have_three_messages_and_three_codes(home: Path, shared_home: Path, done_job: dict[str, Any]) -> None:
     with contextlib.closing(Ledger(home)) as ledger:
         ledger.accept(*(NewJob(ImageRequest(prompt="x"), ["engine"], id=f"{start}-0000") for start in ("aaaa1", "aaaa2", "b")))
         assert "no job 'zzz'" in refused(toolkit(home, "cancel", "b", "zzz"))
-        several = refused(toolkit(home, "cancel", "b", "aaaa"))
+        several = refused(toolkit(home, "cancel", "b", "aaaa"), 3)
         assert "aaaa1-0000" in several
         assert "aaaa2-0000" in several
         assert ledger.job("b").status == "queued"
@@ -367,6 +424,43 @@ def test_a_query_the_log_cannot_answer_is_refused_without_a_traceback(shared_hom
 
 
 # ---- servers --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_paused_server_sends_nothing_until_it_is_used_again(slow_home: Path) -> None:
+    assert "engine is paused" in toolkit(slow_home, "pause", "engine", "--note", "rendering", "--free-memory").stdout
+    made = toolkit(slow_home, "image", "x", "--steps", "1", "--width", "64", "--height", "64", "--no-wait", "--json")
+    (job,) = lines(made.stdout)
+    assert lines(toolkit(slow_home, "pause", "--json").stdout) == [{"url": "engine", "paused": True, "note": None}]
+    with Studio("engine", home=slow_home) as studio:
+        assert studio.job(job["id"]).job.status == "queued"
+        assert lines(toolkit(slow_home, "resume", "--json").stdout) == [{"servers": 1, "jobs": 0}]
+        assert studio.job(job["id"]).wait(WAIT_S).job.status == "done"
+    assert toolkit(slow_home, "resume").stdout == "None was paused, no job was held.\n"
+    assert "http://elsewhere:1" in refused(toolkit(slow_home, "pause", "elsewhere:1"))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://x", "ftp://x"),
+        ("http://", "no host"),
+        ("localhost:port", "localhost:port"),
+        ("http://h:99999", "99999"),
+        ("http://ann:hunter22@h:x", "//h:x"),
+        ("http://h h", "h h"),
+        ("localhost:1/", "http://localhost:1"),
+        ("127.0.0.1:1/comfy/", "http://127.0.0.1:1/comfy"),
+        ("[::1]:1", "http://[::1]:1"),
+        ("http://bücher.invalid:1", "http://xn--bcher-kva.invalid:1"),
+        ("http://ann:hunter22@127.0.0.1:1", "http://127.0.0.1:1"),
+    ],
+)
+def test_a_server_address_is_put_right_or_refused_in_one_sentence_without_its_password(home: Path, url: str, said: str) -> None:
+    for wrong in (toolkit(home, "image", "x", COMFYUI_URL=url), toolkit(home, "--server", url, "image", "x")):
+        sentence = refused(wrong)
+        assert said in sentence
+        assert "hunter22" not in sentence
+    assert accepted(home) == 0
 
 
 def test_connect_looks_at_a_server_remembers_it_and_forgets_it(home: Path, shared_home: Path, done_job: dict[str, Any]) -> None:
@@ -450,7 +544,7 @@ def test_a_misspelt_command_or_option_is_2_with_the_nearest_one(tmp_path: Path, 
 def test_the_version_and_the_help_need_no_home(tmp_path: Path) -> None:
     nowhere = tmp_path / "none"
     assert toolkit(nowhere, "--version").stdout == f"toolkit {__version__}\n"
-    for command in ("image", "video", "run", "jobs", "cancel", "sql", "connect", "serve", "engine"):
+    for command in ("image", "video", "run", "retry", "jobs", "cancel", "sql", "connect", "pause", "resume", "serve", "engine"):
         assert toolkit(nowhere, command, "--help").exit_code == 0
         assert command in toolkit(nowhere, "--help").stdout
     assert "--install-completion" in toolkit(nowhere, "--help").stdout

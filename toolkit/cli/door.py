@@ -14,11 +14,11 @@ from typer.core import TyperGroup
 
 from toolkit import __version__
 from toolkit.cli.printing import say
-from toolkit.errors import JobError, ToolkitError
+from toolkit.errors import JobError, JobUnknown, ToolkitError
 from toolkit.settings import Settings
 from toolkit.studio import Studio
 
-JOB_FAILED, CALL_WRONG, INTERRUPTED = 1, 2, 130
+JOB_FAILED, CALL_WRONG, AMBIGUOUS, INTERRUPTED = 1, 2, 3, 130
 
 
 class Commands(TyperGroup):
@@ -30,7 +30,11 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except ToolkitError as error:
             say(f"error: {error}")
-            raise typer.Exit(JOB_FAILED if isinstance(error, JobError) else CALL_WRONG) from error
+            several = isinstance(error, JobUnknown) and error.matches
+            raise typer.Exit(AMBIGUOUS if several else JOB_FAILED if isinstance(error, JobError) else CALL_WRONG) from error
+        except KeyboardInterrupt as error:
+            say("Interrupted.")
+            raise typer.Exit(INTERRUPTED) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 the job did not end well, 2 the call was wrong, 130 Ctrl-C (an accepted job goes on).",
+    epilog="Exit codes: 0 done, 1 the job did not end well, 2 the call was wrong, 3 an id fits several jobs, 130 Ctrl-C (an accepted job goes on).",
 )
 
 

@@ -1,6 +1,7 @@
 """`jobs`, `cancel` and `sql`: what the home knows, asked without any server.
 
-Owns filters and columns. `jobs` and `cancel` go to the studio's ledger: `studio.job` would look for a server, to feed it an open job.
+Owns filters and columns. `jobs` and `cancel` go to the studio's ledger: `studio.job` would look for a server, to feed it an open job, which
+only a cancel that a server has to confirm needs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from toolkit.cli.door import JOB_FAILED, app
+from toolkit.cli.following import final_within
 from toolkit.cli.options import AsJson
 from toolkit.cli.printing import duration, percent, print_jobs, print_json, print_table, say
 from toolkit.errors import OutputError, RequestInvalid
@@ -19,6 +21,7 @@ from toolkit.jobs import IN_FLIGHT, Job, JobStatus
 from toolkit.requests import Kind
 from toolkit.studio import Studio
 
+CANCEL_WAIT_S = 15.0  # a server stops between two sampling steps, and not within one
 TABLE_ROWS = 1000  # rich measures every cell; more rows are for --json and --output
 STATUSES = (*(str(status) for status in JobStatus), "open", "final")
 
@@ -36,6 +39,9 @@ def jobs(
     if status is not None and status not in STATUSES:
         raise RequestInvalid(f"There is no status '{status}'.", hint=f"Known are {', '.join(STATUSES)}.", field="status")
     with context.obj.studio() as studio:
+        held = studio._held()
+        if held is not None:
+            say(f"note: {held}")
         found = studio._ledger.jobs(status=status, project=project, kind=kind, limit=limit)
         if as_json:
             print_jobs(studio, *found)
@@ -57,22 +63,25 @@ def cancel(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids, or how they begin.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Take jobs out of the line, or stop them on their server."""
+    """Take jobs out of the line, or stop them on their server; says what became of each (1: not all are cancelled)."""
     with context.obj.studio() as studio:
         before = [studio._ledger.job(job_id) for job_id in ids]  # an unknown id cancels nothing
-        after = [studio._ledger.ask_cancel(job.id) for job in before]
+        asked = [studio._ledger.ask_cancel(job.id) for job in before]
+        after = [job if job.is_final else final_within(studio.job(job.id), CANCEL_WAIT_S) for job in asked]
         if as_json:
             print_jobs(studio, *after)
-    for job in after:
-        say(f"{job.kind} {job.id[:8]} {_cancelled(job)}.")
-    if any(job.is_final and job.status != JobStatus.CANCELLED for job in after):
+    for old, job in zip(before, after, strict=True):
+        say(f"{job.kind} {job.id[:8]} {_cancelled(old, job)}.")
+    if any(job.status != JobStatus.CANCELLED for job in after):
         raise typer.Exit(JOB_FAILED)
 
 
-def _cancelled(job: Job) -> str:
+def _cancelled(old: Job, job: Job) -> str:
     if not job.is_final:
-        return f"is {job.status}; its server is asked to stop it"
-    return "is cancelled" if job.status == JobStatus.CANCELLED else f"has ended already: {job.status}"
+        return f"is still {job.status}: its server is asked to stop it, and has not within {CANCEL_WAIT_S:g} s; `toolkit jobs` shows when it has"
+    if job.status == JobStatus.CANCELLED:
+        return "was cancelled before" if old.is_final else "is cancelled"
+    return f"has ended already: {job.status}" if old.is_final else f"was quicker than the cancel: {job.status}"
 
 
 @app.command()

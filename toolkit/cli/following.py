@@ -6,8 +6,10 @@ Owns the words for where a job is. Decides nothing: fraction, node, steps and ET
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -23,14 +25,24 @@ Show: TypeAlias = Callable[[Job, Progress], None]
 
 def followed(handle: JobHandle) -> Job:
     """The final job, its progress shown on stderr until then."""
+    with _bar(handle.job) if sys.stderr.isatty() else _lines() as show:
+        return _watched(handle, show)
+
+
+def final_within(handle: JobHandle, seconds: float) -> Job:
+    """The job when it is final, or as it is after these seconds."""
+    return _watched(handle, lambda *_: None, seconds)
+
+
+def _watched(handle: JobHandle, show: Show, seconds: float = math.inf) -> Job:
     news = threading.Event()
     leave = handle.subscribe(lambda _: news.set())
+    deadline = time.monotonic() + seconds
     try:
-        with _bar(handle.job) if sys.stderr.isatty() else _lines() as show:
-            while not (job := handle.job).is_final:
-                show(job, handle.progress)
-                news.wait(REFRESH_S)
-                news.clear()
+        while not (job := handle.job).is_final and time.monotonic() < deadline:
+            show(job, handle.progress)
+            news.wait(REFRESH_S)
+            news.clear()
         return job
     finally:
         leave()

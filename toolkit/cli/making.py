@@ -1,4 +1,4 @@
-"""`image`, `video` and `run`: a request from options, accepted and followed to its end.
+"""`image`, `video`, `run` and `retry`: a request from options or of an earlier job, accepted and followed to its end.
 
 Owns the way from words on a command line to a request, and leaving a job behind. What a request may say is its own to refuse.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -106,6 +106,7 @@ def run(
     context: typer.Context,
     workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="A workflow in API format (ComfyUI: File > Export (API)).", show_default=False)],
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set seed, steps, 3.cfg, ...; may be repeated.")] = None,
+    strict: Annotated[bool, typer.Option(help="Run nothing if the server would leave out a part.")] = False,
     project: Project = "default",
     labels: Labels = None,
     timeout_s: TimeoutS = None,
@@ -117,6 +118,24 @@ def run(
     """Run a workflow file of yours, with some of its values set."""
     own = Workflow.load(workflow).set(**_pairs(changes, "--set"))
     _make(context, _request(WorkflowRequest, {**context.params, "workflow": own}))
+
+
+@app.command()
+def retry(
+    context: typer.Context,
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, or how it begins.", show_default=False)],
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a job that has ended once more, as a new job, and print where it is."""
+
+    def ask(studio: Studio) -> JobHandle:
+        job = studio._ledger.job(job_id)
+        if not job.is_final:
+            raise RequestInvalid(f"Job {job.id[:8]} has not ended: it is {job.status}.", hint="Cancel it first.")
+        return studio._retry(job, "cli")
+
+    _follow(context, ask, lambda job: (job.retry_of or "").startswith(job_id))
 
 
 def _request(kind: type[RequestType], params: Mapping[str, Any]) -> RequestType:
@@ -133,20 +152,27 @@ def _pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
 
 
 def _make(context: typer.Context, request: Request) -> None:
-    """Accept a request and, unless --no-wait, follow the job to its end; Ctrl-C leaves it running."""
+    def ask(studio: Studio) -> JobHandle:
+        _look_at_engine(studio)
+        return studio.submit(request, priority=context.params["priority"], origin="cli")
+
+    _follow(context, ask, lambda job: job.request == request)
+
+
+def _follow(context: typer.Context, ask: Callable[[Studio], JobHandle], is_asked: Callable[[Job], bool]) -> None:
+    """Ask for a job and, unless --no-wait, follow it to its end; Ctrl-C leaves it running. `is_asked` knows the job again."""
     place, options = context.obj, context.params
     with place.studio() as studio:
         handle: JobHandle | None = None
         try:
-            _look_at_engine(studio)
-            handle = studio.submit(request, priority=options["priority"], origin="cli")
+            handle = ask(studio)
             if options["no_wait"]:
                 print_jobs(studio, handle.job) if options["as_json"] else typer.echo(handle.id)
             else:
                 _tell(studio, followed(handle), options["as_json"])
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))  # a second one waits for nothing
-            _leave(studio, handle or _accepted(studio, request), options["as_json"])
+            _leave(studio, handle or _accepted(studio, is_asked), options["as_json"])
 
 
 def _look_at_engine(studio: Studio) -> None:
@@ -157,9 +183,9 @@ def _look_at_engine(studio: Studio) -> None:
             servers.look(address)
 
 
-def _accepted(studio: Studio, request: Request) -> JobHandle | None:
-    """The job of a request, if Ctrl-C came between the commit and our knowing of it."""
-    return next((handle for handle in studio.jobs(status="open") if handle.job.request == request), None)
+def _accepted(studio: Studio, is_asked: Callable[[Job], bool]) -> JobHandle | None:
+    """The job that was asked for, if Ctrl-C came between the commit and our knowing of it."""
+    return next((handle for handle in studio.jobs(status="open") if is_asked(handle.job)), None)
 
 
 def _leave(studio: Studio, handle: JobHandle | None, as_json: bool) -> NoReturn:

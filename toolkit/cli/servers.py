@@ -1,4 +1,4 @@
-"""`connect`, `serve` and `engine`: which server is used, and the ones started here.
+"""`connect`, `pause`, `resume`, `serve` and `engine`: which server is used and when, and the ones started here.
 
 Owns what is remembered and what is said of it. Starts the page and the engine, and knows nothing of what they do.
 """
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -20,6 +20,8 @@ from toolkit.errors import RequestInvalid, ServerUnreachable
 from toolkit.processes import lock_of
 from toolkit.settings import parse_servers, remember_servers, remembered_servers
 from toolkit.studio import ServerStatus, Studio
+
+Url: TypeAlias = Annotated[str | None, typer.Argument(metavar="URL", help="The server.", show_default="all of this call")]
 
 
 @app.command()
@@ -54,6 +56,31 @@ def connect(
 def _described(look: ServerStatus) -> str:
     name = "built-in engine, which draws stand-ins" if look.simulated else f"ComfyUI {look.comfyui_version} at {look.url}, {look.device}"
     return f"{name}. Can make: {', '.join(look.can_make) or 'nothing yet, it has no models we know'}"
+
+
+@app.command()
+def pause(
+    context: typer.Context,
+    url: Url = None,
+    free_memory: Annotated[bool, typer.Option("--free-memory", help="Let it unload its models once nothing of ours runs.")] = False,
+    note: Annotated[str | None, typer.Option(help="What those who wait are told.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep a server for yourself: what runs there ends, nothing more is sent until `resume`."""
+    with context.obj.studio() as studio:
+        studio.pause(url, free_memory=free_memory, note=note)
+        urls = studio._urls(url)
+    for paused in urls:
+        print_json({"url": paused, "paused": True, "note": note}) if as_json else typer.echo(f"{paused} is paused; `toolkit resume` uses it again.")
+
+
+@app.command()
+def resume(context: typer.Context, url: Url = None, as_json: AsJson = False) -> None:
+    """Use paused servers again; in a copied home, let the open jobs it came with run here (the original must not run them too)."""
+    with context.obj.studio() as studio:
+        servers, jobs = studio.resume(url)
+    said = [f"{servers} servers are used again." if servers else "", f"{jobs} held jobs go on." if jobs else ""]
+    print_json({"servers": servers, "jobs": jobs}) if as_json else typer.echo(" ".join(filter(None, said)) or "None was paused, no job was held.")
 
 
 @app.command()
