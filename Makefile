@@ -7,7 +7,7 @@ UV = 0.13.9
 BIN = .venv/bin
 STAMP = .venv/.installed
 
-.PHONY: run test again lab bench check browser clean
+.PHONY: run test again soak lab bench check browser clean
 
 run: $(STAMP)
 	$(BIN)/python app.py
@@ -18,6 +18,10 @@ test: $(STAMP) check
 # what failed last time, alone: on a busy machine a test of timing may fail once
 again: $(STAMP)
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures=none $(ARGS)
+
+# 10,000 histories, a day of 5,000 jobs, each crash point 50 times: an hour or two
+soak: $(STAMP)
+	TOOLKIT_HISTORIES=10000 TOOLKIT_SOAK_JOBS=5000 TOOLKIT_CRASH_REPEATS=50 $(BIN)/python -m pytest -n auto --maxprocesses 4 -rP tests/faults/test_histories.py tests/faults/test_crashes.py $(ARGS)
 
 browser: $(STAMP)
 	$(BIN)/python -m pytest -m browser $(ARGS)

@@ -17,7 +17,8 @@ from pathlib import Path
 from toolkit.jobs import DONE, FINAL
 from toolkit.outputs import look_into, sidecar_of
 
-GONE = ("outputs_gone", "bad_file")  # the prompt ended well, its files could not be had: no false failure
+GONE = ("outputs_gone", "outputs_unknown", "bad_file")  # the prompt ended well, its files could not be had: no false failure
+STRICT = "dropped_branch"  # accepted without a branch, stopped for that, and what it may have made is not kept
 NEVER_RAN = ("rejected",)
 
 
@@ -73,7 +74,7 @@ def _one_run_for_each_attempt(attempts: Sequence[sqlite3.Row], engine_runs: Sequ
         assert often <= 1, f"I4: {attempt['prompt_id']} ran {often} times"
         if attempt["acknowledged"] and (status in DONE or status == "failed"):
             assert often == 1, f"I4: {attempt['prompt_id']} is {status} and never ran"
-        if status in NEVER_RAN:
+        if status in NEVER_RAN and attempt["failure_kind"] != STRICT:
             assert often == 0, f"I4: {attempt['prompt_id']} was {status} and ran"
 
 
@@ -94,7 +95,7 @@ def _ends_are_true(jobs: Sequence[sqlite3.Row], attempts: Sequence[sqlite3.Row],
         if job["status"] in ("done", "done_partial"):
             assert job["id"] in with_files, f"I7: {job['id']} is {job['status']} without a file"
         attempt = latest.get((job["id"], job["attempt"]))
-        if attempt is not None and attempt["prompt_id"] in finished and attempt["failure_kind"] not in GONE:
+        if attempt is not None and attempt["prompt_id"] in finished and attempt["failure_kind"] not in (*GONE, STRICT):
             assert job["status"] in DONE or job["cancel_asked"], f"I7: the server finished {job['id']}, which is {job['status']}"
 
 

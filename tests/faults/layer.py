@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from tests.faults.aside import Aside
 from toolkit.engine.execution import Options
 from toolkit.engine.server import Engine
 
@@ -28,33 +28,17 @@ async def _pass(_: web.Request) -> None:
     return None
 
 
-class Layer:
-    """An engine and the layer in front of it, on a thread and loop of their own; `url` is what a client is given."""
+class Layer(Aside):
+    """An engine and the layer in front of it; `url` is what a client is given. With a `prefix` the server lives below that path only."""
 
-    def __init__(self, home: Path, options: Options | None = None) -> None:
+    def __init__(self, home: Path, options: Options | None = None, prefix: str = "") -> None:
+        super().__init__()
         self.on_request: OnRequest = _pass
         self.on_frame: OnFrame = lambda frame: frame
         self.requests: list[tuple[str, str]] = []
-        self._home, self._options = home, options or Options(0.0, 0.0, 0.0, True, 0.0)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="layer", daemon=True)
+        self._home, self._options, self._prefix = home, options or Options(0.0, 0.0, 0.0, True, 0.0), prefix
         self.url = ""
         self.sockets: set[web.WebSocketResponse] = set()
-
-    def __enter__(self) -> Layer:
-        self._thread.start()
-        self.call(self._start())
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.call(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def call(self, work: Any) -> Any:
-        """Run a coroutine on the layer's loop and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
 
     def forget(self) -> None:
         """Restart the engine behind the layer: queue, history and cache are gone, files stay."""
@@ -94,7 +78,7 @@ class Layer:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}{self._prefix}"
 
     async def _stop(self) -> None:
         await self._session.close()
@@ -107,6 +91,8 @@ class Layer:
         self._engine_url = await self._engine.start()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if not request.path.startswith(f"{self._prefix}/"):
+            return web.Response(status=404)
         self.requests.append((request.method, request.path))
         answer = await self.on_request(request)
         if answer is not None:
@@ -117,7 +103,7 @@ class Layer:
 
     async def forward(self, request: web.Request, path_qs: str | None = None) -> web.Response:
         """What the engine answers to a request, or to the same request under another path."""
-        url = self._engine_url + (path_qs or request.path_qs)
+        url = self._engine_url + (path_qs or request.path_qs).removeprefix(self._prefix)
         async with self._session.request(request.method, url, data=await request.read(), headers=_headers(request)) as reply:
             headers = {name: value for name, value in reply.headers.items() if name.lower() not in ("transfer-encoding", "content-length")}
             return web.Response(status=reply.status, body=await reply.read(), headers=headers)
@@ -127,7 +113,7 @@ class Layer:
         await mine.prepare(request)
         self.sockets.add(mine)
         try:
-            async with self._session.ws_connect(self._engine_url + request.path_qs, max_msg_size=0) as theirs:
+            async with self._session.ws_connect(self._engine_url + request.path_qs.removeprefix(self._prefix), max_msg_size=0) as theirs:
                 up = asyncio.create_task(self._upwards(mine, theirs))
                 async for message in theirs:
                     frames = self.on_frame(message.data)

@@ -5,6 +5,7 @@ README.md beside this file lists the cases, those that live elsewhere included.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 import threading
@@ -22,30 +23,16 @@ from tests.faults.invariants import check
 from tests.faults.layer import Frames, Layer
 from toolkit import JobHandle, Studio
 from toolkit.engine.execution import Options
-from toolkit.errors import JobFailed
+from toolkit.errors import JobFailed, WorkflowInvalid
+from toolkit.ledger import Ledger
 from toolkit.progress import Progress
+from toolkit.requests import WorkflowRequest
 
 SIZE = {"width": 256, "height": 384, "steps": 4}
+MISSING = {
+    "type": "required_input_missing", "message": "Required input is missing", "details": "filename_prefix", "extra_info": {"input_name": "filename_prefix"},
+}  # fmt: skip
 FINAL_FRAMES = ("execution_success", "executed")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "home"
-    end_children(tmp_path / "home")
-
-
-@pytest.fixture
-def layer(tmp_path: Path) -> Iterator[Layer]:
-    with Layer(tmp_path / "server") as layer:
-        yield layer
-
-
-@pytest.fixture
-def slow_layer(tmp_path: Path) -> Iterator[Layer]:
-    """0.05 s a step: there is a middle in which something can happen."""
-    with Layer(tmp_path / "server", Options(0.05, 0.0, 0.0, True, 0.0)) as layer:
-        yield layer
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +87,7 @@ def plain(color: int, node: str = "SaveImage") -> dict[str, Any]:
 # ---- what the server says late, or not at all -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("late_s", [0.0, 0.2, 2.0])
+@pytest.mark.parametrize("late_s", [0.0, 0.2, 2.0, 5.0])
 def test_a_history_that_comes_after_success_is_waited_for(layer: Layer, home: Path, late_s: float) -> None:
     """F01: success is sent before the history is written."""
     succeeded: list[float] = []
@@ -238,14 +225,12 @@ def test_a_connection_reset_in_the_middle_of_the_request_costs_no_job_and_double
 
 def test_a_branch_the_server_dropped_is_named_and_the_job_is_only_partly_done(layer: Layer, home: Path) -> None:
     """F15: 200 with `node_errors`, as recorded: the rest of the graph runs."""
-    name = "filename_prefix"
-    error = {"type": "required_input_missing", "message": "Required input is missing", "details": name, "extra_info": {"input_name": name}}
 
     async def drop(request: web.Request) -> web.StreamResponse | None:
         if not is_post(request):
             return None
         answer = json.loads((await layer.forward(request)).body)  # type: ignore[arg-type]
-        answer["node_errors"] = {"10": {"errors": [error], "dependent_outputs": ["10"], "class_type": "SaveImage"}}
+        answer["node_errors"] = {"10": {"errors": [MISSING], "dependent_outputs": ["10"], "class_type": "SaveImage"}}
         return web.json_response(answer)
 
     layer.on_request = drop
@@ -255,6 +240,35 @@ def test_a_branch_the_server_dropped_is_named_and_the_job_is_only_partly_done(la
         (warning,) = [text for text in job.job.warnings if "refused a part" in text]
         assert all(word in warning for word in ("SaveImage", "node 10", "filename_prefix"))
         check(home, layer.runs(), [job.id], finished=layer.finished())
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["waits", "ended-at-once"])
+def test_a_strict_request_is_not_kept_where_a_branch_would_be_dropped(slow_layer: Layer, home: Path, alone: bool) -> None:
+    """F15, strict: the prompt that was accepted is taken out again by its id; the job is rejected with the reason and has no file."""
+    strict: list[str] = []
+
+    async def drop(request: web.Request) -> web.StreamResponse | None:
+        if not is_post(request):
+            return None
+        answer = json.loads((await slow_layer.forward(request)).body)  # type: ignore[arg-type]
+        if strict:
+            answer["node_errors"] = {"10": {"errors": [MISSING], "dependent_outputs": ["10"], "class_type": "SaveImage"}}
+            while alone and answer["prompt_id"] not in slow_layer.finished():  # noqa: ASYNC110 - the engine tells in a file
+                await asyncio.sleep(0.01)
+        return web.json_response(answer)
+
+    slow_layer.on_request = drop
+    with Studio(slow_layer.url, home=home) as studio:
+        first = studio.image("a girl", seed=9, width=64, height=64, steps=1 if alone else 30)
+        wait_for(lambda: first.job.is_final if alone else first.progress.step is not None)
+        strict.append("from here on")
+        job = studio.submit(WorkflowRequest(workflow=plain(9), strict=True))
+        with pytest.raises(JobFailed, match="SaveImage"):
+            job.wait(30)
+        assert (job.job.status, job.job.files) == ("rejected", ())
+        assert first.wait(30).job.status == "done"  # it was not the one to be stopped
+        assert (job.id in slow_layer.runs()) is alone
+        check(home, slow_layer.runs(), [first.id, job.id], finished=slow_layer.finished())
 
 
 def recorded_refusals() -> dict[str, dict[str, Any]]:
@@ -301,23 +315,47 @@ def test_a_refusal_names_node_class_and_input_and_is_not_sent_again(refusing: tu
         break
     else:
         assert body["error"]["message"] in (job.job.error or "")
+    assert kept_reply(studio.home, job.id) == body
     check(studio.home, layer.runs(), [job.id])
+
+
+def kept_reply(home: Path, job_id: str) -> Any:
+    ledger = Ledger(home)
+    try:
+        return ledger.reply(job_id)
+    finally:
+        ledger.close()
+
+
+def test_what_no_server_can_run_is_refused_at_the_door_and_sent_nowhere(layer: Layer, home: Path) -> None:
+    """F16 at accept: REST answers 422 for the same error, in test_service.py."""
+    with Studio(layer.url, home=home) as studio:
+        with pytest.raises(WorkflowInvalid, match="NoSuchNode"):
+            studio.run({"1": {"class_type": "NoSuchNode", "inputs": {}}})
+        assert studio.jobs() == []
+        assert posts(layer) == 0
 
 
 # ---- running ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_restart_with_a_line_of_twelve_loses_none_doubles_none_and_the_line_keeps_its_order(slow_layer: Layer, home: Path) -> None:
-    """F19: what waited at home keeps its order; the one or two that were on the server come again."""
+def test_a_restart_with_a_line_of_twelve_loses_none_doubles_none_and_keeps_its_order(slow_layer: Layer, home: Path) -> None:
+    """F19: the one that ran when the server died comes again before those behind it."""
     with Studio(slow_layer.url, home=home) as studio:
-        jobs = [studio.image("a girl", seed=seed, width=64, height=64, steps=2) for seed in range(12)]
+        jobs = [studio.image("a girl", seed=seed, width=64, height=64, steps=4) for seed in range(12)]
         wait_for(lambda: sum(job.job.is_final for job in jobs) >= 3)
         slow_layer.forget()
         ends_done(slow_layer, home, *jobs)
-        place = {prompt_id: number for number, prompt_id in enumerate(slow_layer.runs())}
-        assert sum(job.job.attempt - 1 for job in jobs) <= 2
-        line = [place[job.id] for job in jobs if job.job.attempt == 1]
-        assert line == sorted(line)
+        assert 1 <= sum(job.job.attempt - 1 for job in jobs) <= 2
+        assert finished_in_order(slow_layer, home) == [job.id for job in jobs]
+
+
+def finished_in_order(layer: Layer, home: Path) -> list[str]:
+    """The job ids in the order in which the engine finished a prompt of theirs."""
+    ledger = Ledger(home)
+    job_of = {attempt.prompt_id: attempt.job_id for _, tries in ledger.history_since(0) for attempt, _, _ in tries}
+    ledger.close()
+    return [job_of[line["prompt_id"]] for line in layer.journal() if line["event"] == "end" and line["status"] == "success"]
 
 
 def test_a_job_out_of_memory_says_what_to_try_and_the_next_one_runs(layer: Layer, home: Path) -> None:
@@ -343,6 +381,47 @@ def test_a_job_out_of_memory_says_what_to_try_and_the_next_one_runs(layer: Layer
         assert "node 5" in (first.job.error or "")
         assert second.wait(30).job.status == "done"
         check(home, layer.runs(), [first.id, second.id])
+
+
+@pytest.mark.parametrize("asks_jobs", [True, False], ids=["jobs-api", "interrupt-by-id"])
+def test_a_cancel_that_comes_too_late_hits_nobody_elses_job(tmp_path: Path, home: Path, asks_jobs: bool) -> None:
+    """F28: ours ends between the check and the stop, and another client's prompt runs when it arrives."""
+    foreign = "11111111-2222-3333-4444-555555555555"
+    held: list[str] = []
+    mine: list[str] = []
+
+    async def hold(request: web.Request) -> web.StreamResponse | None:
+        if request.method == "POST" and request.path.endswith(("/interrupt", "/cancel")) and not held:
+            await request.read()
+            held.append(request.path)
+            deadline = time.monotonic() + 20.0
+            while not (mine[0] in layer.finished() and foreign in layer.runs()) and time.monotonic() < deadline:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+            held.append("let go")
+        return None
+
+    options = Options(0.05, 0.0, 0.0, True, 0.0, jobs_api=asks_jobs)
+    with Layer(tmp_path / "server", options) as layer, Studio(layer.url, home=home) as studio:
+        layer.on_request = hold
+        job = studio.image("a girl", seed=20, width=64, height=64, steps=40)
+        mine.append(job.id)
+        wait_for(lambda: job.progress.step is not None)
+        graph = studio._ledger.graph(job.id)
+        sampler = next(node for node in graph.values() if "seed" in node["inputs"])
+        sampler["inputs"]["seed"] = 21
+        layer.call(post_as_another(layer, graph, foreign))
+        job.cancel()
+        wait_for(lambda: foreign in layer.finished())
+        assert held == [f"/api/jobs/{job.id}/cancel" if asks_jobs else "/api/interrupt", "let go"]
+        wait_for(lambda: job.job.is_final)
+        assert job.job.status == "done"  # what really happened
+        check(home, [run for run in layer.runs() if run != foreign], [job.id], finished=layer.finished())
+
+
+async def post_as_another(layer: Layer, graph: dict[str, Any], prompt_id: str) -> None:
+    body = {"prompt": graph, "prompt_id": prompt_id, "client_id": "somebody else"}
+    async with layer._session.post(f"{layer._engine_url}/api/prompt", json=body) as reply:
+        assert reply.status == 200
 
 
 # ---- files ------------------------------------------------------------------------------------------------------------------
