@@ -933,3 +933,39 @@ def test_a_lost_board_is_simply_a_new_one(tmp_path):
     second = LiveBoard(tmp_path)
     assert second.jobs_since(0) == []
     second.close()
+
+
+def test_a_file_that_is_locked_while_it_becomes_a_wal_is_waited_for_and_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite refuses the switch at once while another connection is at it, whatever its busy timeout."""
+    path = tmp_path / "a.sqlite"
+    rival = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    rival.execute("CREATE TABLE a (x)")
+    rival.execute("BEGIN EXCLUSIVE")
+    connection = sqlite3.connect(path, timeout=0)
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        database._set_wal(connection)
+    monkeypatch.undo()
+    threading.Timer(0.2, lambda: rival.execute("COMMIT")).start()
+    database._set_wal(connection)
+    assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    connection.close()
+    rival.close()
+
+
+def test_a_refusal_is_kept_whole_and_a_pause_with_its_note(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    (job,) = ledger.accept(NewJob(ImageRequest(prompt="a girl"), ["engine"]))
+    assert ledger.reply(job.id) is None
+    attempt = ledger.sending(Claim(job.id, "engine", ledger.take_server("engine"), {}))
+    assert attempt is not None
+    ledger.end(attempt, 1, Outcome(JobStatus.REJECTED, reply={"error": {"type": "odd"}}))
+    assert ledger.reply(job.id) == {"error": {"type": "odd"}}
+    assert ledger.pause("engine") is None
+    ledger.pause_server("engine", "mine", free=True)
+    assert ledger.pause("engine").free  # type: ignore[union-attr]
+    ledger.freed("engine")
+    assert (ledger.pause("engine").note, ledger.pause("engine").free) == ("mine", False)  # type: ignore[union-attr]
+    assert ledger.unpause_server("engine")
+    assert not ledger.unpause_server("engine")
+    ledger.close()

@@ -32,6 +32,7 @@ from toolkit.protocol import (
     Status,
     Unknown,
     parse_history,
+    parse_job,
     parse_message,
     parse_outputs,
     parse_queue,
@@ -403,3 +404,28 @@ def test_of_several_errors_the_first_is_said_and_the_others_counted():
     assert rejection.sentence == "KSampler (node 3): first - x (and 1 more)"
     assert rejection.errors[1] == NodeError("3", "KSampler", "b", "second", "", about)
     assert str(rejection.errors[1]) == "KSampler (node 3): second - steps"
+
+
+def test_a_model_named_by_nothing_but_its_file_is_an_output() -> None:
+    (found,) = parse_outputs("9", {"result": ["mesh\\fox_00001_.GLB", "a word", None]})
+    assert (found.filename, found.subfolder, found.text) == ("fox_00001_.GLB", "mesh", None)
+
+
+@pytest.mark.parametrize("status", ["pending", "in_progress"])
+def test_a_job_of_a_newer_server_waits_or_runs(status: str) -> None:
+    where = parse_job({"id": "a", "status": status, "priority": 3})
+    assert (where.waits, where.runs, where.history) == (status == "pending", status == "in_progress", None)
+    assert not where.is_absent
+
+
+def test_an_ended_job_of_a_newer_server_is_read_like_its_history() -> None:
+    status = {"status_str": "success", "completed": True, "messages": [["execution_start", {"timestamp": 1}], ["execution_success", {"timestamp": 5}]]}
+    outputs = {"9": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}}
+    found = parse_job({"id": "a", "status": "completed", "priority": 3, "outputs": outputs, "execution_status": status})
+    assert found.history == parse_history({"a": {"prompt": [3], "outputs": outputs, "status": status}}, "a")
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"id": "a"}, {"id": "a", "status": "completed"}, {"id": "a", "status": "failed", "priority": "x"}])
+def test_what_is_no_job_is_refused(answer: Any) -> None:
+    with pytest.raises(ValueError, match=r"not a job|could not convert"):
+        parse_job(answer)

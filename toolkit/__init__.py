@@ -1,14 +1,19 @@
 """Anime pictures and clips with ComfyUI: submit, watch, keep, and ask where the time went.
 
-The public names in the order of a job's life. Importing this loads no gradio, duckdb, ipywidgets, fastapi or pandas.
+The public names in the order of a job's life, each loaded when it is first asked for: a feeder or an engine that starts needs few of them.
+Importing this loads no gradio, duckdb, ipywidgets, fastapi or pandas.
 """
 
-from toolkit.errors import ToolkitError
-from toolkit.exported import Parameter, Workflow
-from toolkit.jobs import Job, OutputFile, Timings
-from toolkit.progress import Progress, Range
-from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest
-from toolkit.studio import JobHandle, OutputHandle, Result, ServerStatus, Studio
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.errors import ToolkitError
+    from toolkit.exported import Parameter, Workflow
+    from toolkit.jobs import Job, OutputFile, Timings
+    from toolkit.progress import Progress, Range
+    from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest
+    from toolkit.studio import JobHandle, OutputHandle, Result, ServerStatus, Studio
 
 __version__ = "0.1.0"
 
@@ -30,3 +35,24 @@ __all__ = [
     "Workflow",
     "WorkflowRequest",
 ]
+
+_ROOMS = {
+    "errors": "ToolkitError",
+    "exported": "Parameter Workflow",
+    "jobs": "Job OutputFile Timings",
+    "progress": "Progress Range",
+    "requests": "ImageRequest VideoRequest WorkflowRequest",
+    "studio": "JobHandle OutputHandle Result ServerStatus Studio",
+}
+
+
+def __getattr__(name: str) -> Any:
+    room = next((room for room, names in _ROOMS.items() if name in names.split()), None)
+    if room is None:
+        raise AttributeError(f"module 'toolkit' has no attribute '{name}'")
+    value = globals()[name] = getattr(import_module(f"toolkit.{room}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

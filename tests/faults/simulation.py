@@ -34,7 +34,7 @@ import pytest
 from toolkit.client import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, INTERRUPTS_BY_ID, ComfyClient
 from toolkit.engine.nodes import catalog
 from toolkit.errors import HomeUnusable, ServerUnreachable
-from toolkit.feeder import collect, feeder, link, run
+from toolkit.feeder import collect, feeder, link, run, showing
 from toolkit.ledger import Ledger
 from toolkit.protocol import Event, ServerOutput, parse_message
 from toolkit.settings import ServerAddress
@@ -617,7 +617,7 @@ def simulated_modules() -> Iterator[None]:
                 patch.setattr(module, "reached", lambda *point: PROCESS.get().reached())
         patch.setattr(link, "ComfyClient", Client)
         patch.setattr(feeder, "LiveBoard", NoBoard)
-        patch.setattr(run, "SHOW_EVERY_S", 1.0)
+        patch.setattr(showing, "SHOW_EVERY_S", 1.0)
         for module in (feeder, link, run, collect):
             patch.setattr(module, "log", STUMBLES)
         try:

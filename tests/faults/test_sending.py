@@ -54,9 +54,8 @@ def test_a_waiting_and_a_running_job_are_cancelled_and_the_third_is_left_alone(e
     with Studio(either.url, home=home) as studio:
         running, waiting, third = (studio.image("a girl", seed=seed, width=128, height=128, steps=40) for seed in range(3))
         wait_for(lambda: running.job.status == "running" and waiting.job.status == "submitted")
-        for handle in (waiting, running):
+        for handle in (waiting, running):  # the other way round the waiting one would run for a moment
             handle.cancel()
-        for handle in (waiting, running):
             with pytest.raises(JobCancelled):
                 handle.wait(20)
         assert third.wait(30).job.status == "done"

@@ -19,6 +19,7 @@ from toolkit.crashpoints import reached
 from toolkit.errors import PromptRejected, ServerError, ServerRefused, ServerUnreachable, ToolkitError
 from toolkit.failures import refusal_words
 from toolkit.feeder.collect import Collector, Desk, expected_outputs
+from toolkit.feeder.showing import Showing
 from toolkit.jobs import Attempt, Instant, Job, JobStatus, Timings
 from toolkit.ledger import Outcome
 from toolkit.progress import ProgressTracker
@@ -27,16 +28,12 @@ from toolkit.reconcile import Evidence, Fate, judge
 
 log = logging.getLogger(__name__)
 
-SHOW_EVERY_S = 0.05  # 20 steps in 2 s shall show as 20 steps; a write to the live board costs 50 microseconds
-PREVIEW_EVERY_S = 0.2
 QUIET_S = 2.0  # with events flowing nobody polls; after this much silence we ask
 POLL_S = 0.5  # without a socket
 HISTORY_WAIT_S = 10.0  # success is sent before history is written (ComfyUI main.py); 5 ms as a rule
 HISTORY_STEPS_S = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2)
 GATES = frozenset({301, 302, 303, 307, 308, 401, 403, 407, 429, 502, 503, 504})  # a proxy before the server says no: of the graph it says nothing
 ATTEMPTS_LIMIT = 2  # a lost job is sent once more; a server that loses it twice needs a person
-PREVIEW_LIMIT = 300_000
-STALL_S = 300.0  # without a word, where no job of this kind has ended yet; never under a fifth of it
 
 
 class Run:
@@ -47,6 +44,7 @@ class Run:
         self.tracker = ProgressTracker(graph)
         self.on_server = asyncio.Event()
         self.on_server.set()
+        self.live = Showing(desk.board, desk.database, job.id, self.tracker, self.on_server)
         self.cancel_asked = job.cancel_asked
         self._fresh = fresh
         self._hint = asyncio.Event()
@@ -63,18 +61,15 @@ class Run:
         self._seen: dict[str, tuple[ServerOutput, ...]] = {}
         self._succeeded = False
         self._watched = self._heard = False
-        self._stall_s = STALL_S
         self._started: Instant | None = attempt.started
         self._dropped = tuple(attempt.dropped)
-        self._shown_at = self._preview_at = 0.0
-        self._preview: Preview | None = None
 
     # ---- the spine ----------------------------------------------------------------------------------------------------
 
     async def way(self) -> None:
         """Submit if fresh, follow to the end on the server, collect the files, write the end."""
         self.desk.link.listeners[self.attempt.prompt_id] = self
-        showing = asyncio.create_task(self._show_live())
+        showing = asyncio.create_task(self.live.go_on())
         try:
             if self._fresh:
                 await self._submit()
@@ -124,9 +119,7 @@ class Run:
         """Take an event of this prompt from the socket."""
         self._heard = True
         if isinstance(event, Preview):
-            if len(event.data) <= PREVIEW_LIMIT:
-                self._preview = event
-            return
+            return self.live.preview(event)
         self.tracker.apply(event, at)
         match event:
             case ExecutionStart():
@@ -207,7 +200,7 @@ class Run:
         if self._started is not None and self._status == JobStatus.SUBMITTED:
             await self._record(JobStatus.RUNNING, started=self._started, acknowledged=1)
             longest = await self.desk.database(lambda: self.desk.home_ledger.longest_run_s(self.job.kind, self.attempt.server_url))
-            self._stall_s = STALL_S if longest is None else max(longest, STALL_S / 5)
+            self.live.expect(longest)
 
     async def _ask(self) -> HistoryEntry | Outcome | None:
         """One round of questions; None if it goes on."""
@@ -340,7 +333,7 @@ class Run:
             foreign = Outcome(JobStatus.CANCELLED, error="Somebody interrupted it on the server.")
             return self._timed(foreign if self._stop is None else self._stopped(), entry, ended, 0.0)
         await self._record(JobStatus.COLLECTING)
-        outcome = await Collector(self.desk, self.job, self.attempt, self.graph, self.recipe, self._say).collect(entry, self._dropped)
+        outcome = await Collector(self.desk, self.job, self.attempt, self.graph, self.recipe, self.live.say).collect(entry, self._dropped)
         return self._timed(outcome, entry, ended, time.monotonic() - began)
 
     async def _unless_traces(self, outcome: Outcome) -> Outcome:
@@ -395,33 +388,3 @@ class Run:
         written = await self.desk.database(lambda: self.desk.home_ledger.end(self.attempt, self.desk.epoch, outcome))
         reached("end committed")
         log.info("%s attempt %d: %s%s", self.attempt.job_id[:8], self.attempt.number, outcome.status, "" if written else " (was ended before)")
-
-    def _say(self, sentence: str | None) -> None:
-        self.tracker.progress = replace(self.tracker.progress, stalled=sentence)
-
-    def _stalled(self) -> str | None:
-        """A sentence when the server has been silent for longer than any job of this kind ever took there."""
-        since = max(self.tracker.started_at or 0.0, self.tracker.last_event_at or 0.0)
-        silent_s = time.monotonic() - since
-        if self._status != JobStatus.RUNNING or silent_s < self._stall_s:
-            return None
-        return f"Nothing has moved for {silent_s:.0f} s, longer than any such job took here: look at the server."
-
-    async def _show_live(self) -> None:
-        """Put progress and previews on the live board while they change, at a bounded pace."""
-        shown = None
-        while True:
-            progress = self.tracker.shown_at(time.monotonic()) if self.tracker.started_at is not None else self.tracker.progress
-            progress = replace(progress, stalled=progress.stalled or self._stalled())
-            key = (progress.fraction, progress.node, progress.step, progress.stalled is None, self._preview is not None)
-            now = time.monotonic()
-            if key != shown or now - self._shown_at >= 1.0:
-                preview = self._preview if self._preview is not None and now - self._preview_at >= PREVIEW_EVERY_S else None
-                if preview is not None:
-                    self._preview, self._preview_at = None, now
-                data, kind = (preview.data, preview.media_type) if preview else (None, None)
-                text = progress.dump()
-                with contextlib.suppress(ToolkitError):  # the board is losable; the job is not
-                    await self.desk.database(lambda text=text, data=data, kind=kind: self.desk.board.show(self.job.id, text, data, kind))
-                shown, self._shown_at = key, now
-            await asyncio.sleep(SHOW_EVERY_S)

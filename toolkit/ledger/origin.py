@@ -43,17 +43,16 @@ _OPEN = ", ".join(f"'{status}'" for status in sorted(OPEN))
 HELD_TO = "coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'held_to'), 0)"
 
 
-def refuse_network_disk(home: Path, mounts: str | None = None) -> None:
+def refuse_network_disk(home: Path) -> None:
     """Let only a home on this machine pass; where the mount table cannot be read nothing is known, and it passes.
 
     Raises:
         HomeUnusable: naming the kind of disk.
     """
-    if mounts is None:
-        try:
-            mounts = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
-        except OSError:
-            return
+    try:
+        mounts = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return
     kind = disk_type(Path(os.path.realpath(home)), mounts)
     if kind in NETWORK_DISKS:
         said = f"{home} is on a network disk ({kind}), where several machines would write one ledger."

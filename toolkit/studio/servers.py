@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from toolkit.client import ServerLook
 
 DISCOVERED = ("http://127.0.0.1:8188", "http://127.0.0.1:8000")
-LOOK_TIMEOUT_S = 15.0
+LOOK_TIMEOUT_S = 30.0  # as in client.py: a server whose answers take 20 s is slow, not gone
 
 
 @dataclass(frozen=True, slots=True)
