@@ -97,6 +97,18 @@ def test_cancel_on_the_card_stops_a_running_and_takes_out_a_waiting_job(slow: St
         assert not callbacks_of(handle)
 
 
+def test_a_place_in_line_is_drawn_however_short_ago_the_last_change_was(slow: Studio) -> None:
+    handles = [slow.image("cat", seed=seed, steps=200) for seed in range(20, 23)]
+    card = ProgressCard(handles[2])
+    until(lambda: handles[1].job.status == JobStatus.SUBMITTED)
+    for ahead in (7, 6, 5):
+        card._take(Progress(ahead=ahead))
+    assert "5 before it" in card.status.value
+    for handle in handles:
+        handle.cancel()
+    until(lambda: handles[0].job.is_final)
+
+
 def test_an_open_card_carries_the_widget_and_a_text_for_readers_without_one(slow: Studio) -> None:
     handle = slow.image("cat", seed=9, steps=200)
     bundle = handle._repr_mimebundle_()

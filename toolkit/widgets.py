@@ -115,7 +115,7 @@ class ProgressCard:
                     self._end(news)
                 else:
                     self._draw(news, self.handle.progress)
-            elif time.monotonic() - self._drawn_at >= DRAW_EVERY_S:
+            elif news.ahead is not None or time.monotonic() - self._drawn_at >= DRAW_EVERY_S:  # a place is told once, a step again and again
                 self._draw(self.handle.job, news)
 
     def _draw(self, job: Job, progress: Progress) -> None:

@@ -24,6 +24,7 @@ from toolkit.settings import ServerAddress
 log = logging.getLogger(__name__)
 
 FAST_S, SLOW_S = 0.005, 0.05
+PLACES_EVERY_S = 0.1  # each end in a fast sweep moves everybody who waits
 FEEDER_CHECK_S = 0.5
 MISSED_BEAT_S = 1.5  # feeders write their pulse each second
 FEEDER_PAUSES_S = (2.0, 4.0, 8.0, 15.0)  # a feeder takes about a second to import before it beats; one that leaves at once may do so again
@@ -48,6 +49,7 @@ class Watcher:
         self._revision = ledger.revision()
         self._open: list[OpenJob] = []
         self._places: dict[str, int] = {}
+        self._line_moved = False
 
     def feed(self, addresses: list[ServerAddress]) -> None:
         """See to it, from now on, that open jobs of these servers have a feeder; the first one starts at once."""
@@ -101,7 +103,7 @@ class Watcher:
     def _watch(self) -> None:
         ledger_version = live_version = -1
         shown = 0
-        checked = 0.0
+        checked = placed = 0.0
         while not self._stop.wait(FAST_S if self._callbacks or self._everything else SLOW_S):
             try:
                 now = self._ledger.data_version()
@@ -112,6 +114,9 @@ class Watcher:
                 if now != live_version:
                     live_version = now
                     shown = self._tell_progress(shown)
+                if self._line_moved and time.monotonic() - placed >= PLACES_EVERY_S:
+                    placed, self._line_moved = time.monotonic(), False
+                    self._tell_places()
                 if time.monotonic() - checked > FEEDER_CHECK_S:
                     checked = time.monotonic()
                     self._keep_fed()
@@ -128,7 +133,7 @@ class Watcher:
             self._tell(job.id, job)
             self._tell_all(job)
         self._open = self._ledger.open_jobs()
-        self._tell_places()
+        self._line_moved = True
 
     def _tell_places(self) -> None:
         """A waiting job moves up when others end, which changes nothing of its own."""
