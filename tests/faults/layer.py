@@ -7,6 +7,7 @@ answer with something else, or close.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -130,8 +131,9 @@ class Layer(Aside):
         return mine
 
     async def _upwards(self, mine: web.WebSocketResponse, theirs: aiohttp.ClientWebSocketResponse) -> None:
-        async for message in mine:
-            await theirs.send_str(message.data)
+        with contextlib.suppress(ConnectionError):  # one end closes while the other's words are on their way
+            async for message in mine:
+                await theirs.send_str(message.data)
         await theirs.close()
 
 
