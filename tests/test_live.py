@@ -1,20 +1,31 @@
-"""Against a real ComfyUI: `COMFYUI_URL=http://127.0.0.1:8188 pytest -m live`. Needs no models; says so where it finds some."""
+"""Against a real ComfyUI: `COMFYUI_URL=http://127.0.0.1:8188 pytest -m live -n0`. Needs no models, and uses them where it finds some.
+
+Use a server of your own: one case kills it. TOOLKIT_LIVE_RESTART is the command for that: it ends the server hard and starts it again on the
+same port, e.g. `kill -9 $(cat comfy.pid); ./start.sh`; without it that case is skipped.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import end_children
-from toolkit import Progress, Studio
-from toolkit.errors import ModelUnknown
+from tests.conftest import children_of, end_children, is_alive
+from tests.faults.invariants import check
+from tests.faults.proxy import Proxy
+from toolkit import JobHandle, Progress, Studio, WorkflowRequest
+from toolkit.errors import JobFailed, ModelUnknown
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
@@ -29,6 +40,11 @@ CLIP = {
     "3": {"class_type": "SaveVideo", "inputs": {"video": ["2", 0], "filename_prefix": "live", "format": "mp4", "codec": "h264"}},
 }
 
+RESTART = "TOOLKIT_LIVE_RESTART"
+END_S = 120.0  # a lasting job takes 5 s here, some times that on a busy machine
+CANCELS = 30
+FAST = 200
+
 
 @pytest.fixture
 def url() -> str:
@@ -39,10 +55,68 @@ def url() -> str:
 
 
 @pytest.fixture
-def live(url: str, tmp_path: Path) -> Iterator[Studio]:
-    with Studio(url, home=tmp_path / "home") as studio:
+def live(url: str, home: Path) -> Iterator[Studio]:
+    with Studio(url, home=home) as studio:
         yield studio
-    end_children(tmp_path / "home")
+
+
+@pytest.fixture
+def restart() -> Callable[[], None]:
+    """Kill the server and start it again; returns when it answers."""
+    command = os.environ.get(RESTART)
+    if not command:
+        pytest.skip(f"{RESTART} is not set: a command that kills the server hard and starts it again on the same port")
+    return lambda: subprocess.run(command, shell=True, check=True, timeout=240, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) and None
+
+
+def ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """The server's own word, by another way than ours."""
+    data = json.dumps(body).encode() if body is not None else None
+    with urllib.request.urlopen(urllib.request.Request(url + path, data, {"Content-Type": "application/json"}), timeout=30.0) as reply:
+        return json.load(reply)
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = END_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def painted(color: int | None = None, blurs: int = 0, node: str = "SaveImage") -> dict[str, Any]:
+    """A workflow without models: one colour, blurred often, at 0.1 to 0.4 s each; another colour is nothing the server could reuse."""
+    size, color = 256 if blurs else 64, random.randrange(2**24) if color is None else color
+    graph: dict[str, Any] = {"1": {"class_type": "EmptyImage", "inputs": {"width": size, "height": size, "batch_size": 1, "color": color}}}
+    for number in range(blurs):
+        graph[str(number + 2)] = {"class_type": "ImageBlur", "inputs": {"image": [str(number + 1), 0], "blur_radius": 25, "sigma": 3.0}}
+    saving = {"images": [str(blurs + 1), 0], **({"filename_prefix": "live"} if node == "SaveImage" else {})}
+    return {**graph, "save": {"class_type": node, "inputs": saving}}
+
+
+def lasting(studio: Studio) -> JobHandle:
+    """A job of some seconds with a middle, sent once more if it is lost: sampling where there is a model, else a chain of blurs."""
+    if "sdxl" in studio.servers()[0].can_make:
+        return studio.image("a girl", width=256, height=256, steps=10, seed=random.randrange(2**32), reuse=False)
+    return studio.submit(WorkflowRequest(workflow=painted(blurs=20), retry_on_lost=True))
+
+
+def reach_the_middle(job: JobHandle) -> None:
+    wait_for(lambda: job.progress.fraction > 0.15)
+    assert job.job.status == "running"
+
+
+def ours(url: str) -> dict[str, Any]:
+    """What the server's history has of this toolkit's jobs."""
+    return {prompt_id: entry for prompt_id, entry in ask(url, "/history").items() if "toolkit" in entry["prompt"][3]}
+
+
+def holds(home: Path, url: str, jobs: Sequence[JobHandle], before: Sequence[str] = ()) -> None:
+    """Nothing lost and nothing doubled, by the server's history; `before` is what it had before a restart."""
+    with Studio(url, home=home) as studio:
+        sent = {prompt_id for (prompt_id,) in studio.sql("select prompt_id from attempts").fetchall()}
+    found = {prompt_id: entry for prompt_id, entry in ours(url).items() if prompt_id in sent}
+    finished = [prompt_id for prompt_id, entry in found.items() if entry["status"]["status_str"] == "success"]
+    check(home, [*found, *before], [job.id for job in jobs], finished=finished)
 
 
 def toolkit(home: Path, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -98,7 +172,7 @@ def test_the_same_workflow_twice_gives_two_whole_files(live: Studio) -> None:
 
 def test_pictures_without_models_are_refused_before_anything_is_sent(live: Studio) -> None:
     if live.servers()[0].can_make:
-        pytest.fail("this server has models: run this against one without")
+        pytest.skip("this server has models: run this against one without")
     with pytest.raises(ModelUnknown, match="models/checkpoints"):
         live.image("a girl")
     with pytest.raises(ModelUnknown, match=r"(?s)models/diffusion_models.*models/text_encoders.*models/vae"):
@@ -106,9 +180,156 @@ def test_pictures_without_models_are_refused_before_anything_is_sent(live: Studi
     assert live.jobs() == []
 
 
-def test_fifty_tiny_jobs_end_done_once_each(live: Studio) -> None:
-    graphs = [{**PICTURE, "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": n}}} for n in range(50)]
-    handles = [live.run(graph) for graph in graphs]
-    jobs = [handle.wait(120).job for handle in handles]
-    assert [job.attempt for job in jobs] == [1] * 50
-    assert all(len(job.files) == 1 for job in jobs)
+def test_a_socket_that_drops_mid_run_costs_nothing(url: str, home: Path) -> None:
+    with Proxy(url) as proxy, Studio(proxy.url, home=home) as studio:
+        job = lasting(studio)
+        reach_the_middle(job)
+        before = proxy.connections
+        proxy.cut()
+        assert job.wait(END_S).job.attempt == 1
+        assert proxy.connections > before
+        assert job.job.status == "done"
+        holds(home, proxy.url, [job])
+
+
+def test_a_job_that_ends_while_nothing_gets_through_is_found_done(url: str, home: Path) -> None:
+    with Proxy(url) as proxy, Studio(proxy.url, home=home) as studio:
+        job = lasting(studio)
+        reach_the_middle(job)
+        proxy.refuse()
+        wait_for(lambda: ask(url, f"/history/{job.id}"))
+        assert not job.job.is_final
+        proxy.accept()
+        assert job.wait(END_S).job.attempt == 1
+        holds(home, proxy.url, [job])
+
+
+def test_a_restarted_server_gets_what_it_forgot_once_more(live: Studio, url: str, home: Path, restart: Callable[[], None]) -> None:
+    shown = live.run(painted(node="PreviewImage"))
+    shown.wait(END_S)
+    before = list(ours(url))
+    running, waiting = lasting(live), lasting(live)
+    only_once = live.run(painted(blurs=2))  # a workflow of the user's own, of which nobody said that it may run twice
+    reach_the_middle(running)
+    wait_for(lambda: waiting.job.status == "submitted")
+    restart()
+    jobs = [job.wait(END_S).job for job in (running, waiting)]
+    assert [(job.status, job.attempt) for job in jobs] == [("done", 2)] * 2
+    assert only_once.wait(END_S).job.attempt == 1  # two at a time are on the server: this one was not
+    tries = "from attempts select reason, status where job_id = $job order by attempt"
+    assert live.sql(tries, job=running.id).fetchall() == [("first", "lost"), ("lost", "done")]
+    assert set(ours(url)) & set(before) == set()  # it did forget
+    holds(home, url, [shown, running, waiting, only_once], [shown.id])  # its temporary files are gone, ours is not
+
+
+ASKING = """
+import sys, time
+from tests.test_live import lasting
+from toolkit import Studio
+print(lasting(Studio(sys.argv[1], home=sys.argv[2])).id, flush=True)
+time.sleep(600)"""
+
+
+def test_a_job_outlives_the_kernel_that_asked_and_the_feeder_that_sent_it(url: str, home: Path) -> None:
+    root = Path(__file__).parents[1]
+    with subprocess.Popen([sys.executable, "-c", ASKING, url, str(home)], cwd=root, stdout=subprocess.PIPE, text=True) as kernel:
+        assert kernel.stdout is not None
+        job_id = kernel.stdout.readline().strip()
+        with Studio(url, home=home) as studio:
+            job, second = studio.job(job_id), lasting(studio)
+            reach_the_middle(job)
+            (feeder,) = children_of(home).values()
+            os.kill(feeder, signal.SIGKILL)
+            kernel.kill()
+            assert [one.wait(END_S).job.attempt for one in (job, second)] == [1, 1]
+            assert not is_alive(feeder)
+            assert list(children_of(home).values()) != [feeder]
+            holds(home, url, [job, second])
+
+
+def test_cancels_at_any_instant_never_hit_another_client(live: Studio, url: str, home: Path, record_property: Callable[[str, object], None]) -> None:
+    seed = random.randrange(2**32)
+    chance, client = random.Random(seed), uuid.uuid4().hex
+    theirs, mine = [], []
+
+    def another() -> None:
+        theirs.append(str(uuid.uuid4()))
+        ask(url, "/prompt", {"prompt": painted(chance.randrange(2**24), 2), "prompt_id": theirs[-1], "client_id": client})
+
+    took = live.run(painted(blurs=2)).wait(END_S).job.timings.run_s or 0.3  # type: ignore[union-attr]
+    for _ in range(CANCELS):
+        another()
+        mine.append(live.run(painted(chance.randrange(2**24), 2), reuse=False))
+        another()
+        wait_for(lambda: mine[-1].job.status not in ("queued", "submitted"))
+        instant = time.monotonic() + chance.uniform(0.0, 1.5 * took)
+        wait_for(lambda: time.monotonic() >= instant)  # noqa: B023 - called here and now
+        mine[-1].cancel()
+        wait_for(lambda: mine[-1].job.is_final)
+    wait_for(lambda: not any(ask(url, "/queue").values()))
+    ends = [ask(url, f"/history/{prompt_id}")[prompt_id]["status"]["status_str"] for prompt_id in theirs]
+    assert ends == ["success"] * len(theirs), seed
+    statuses = [job.job.status for job in mine]
+    assert set(statuses) == {"done", "cancelled"}, (seed, "the instants were not around the end")
+    record_property("cancelled", f"{statuses.count('cancelled')} of {CANCELS}, seed {seed}")
+    print(f"{statuses.count('cancelled')} of {CANCELS} cancelled, {len(theirs)} of another client all done, seed {seed}")
+    holds(home, url, mine)
+
+
+def test_a_cached_run_gets_a_copy_of_its_own_and_says_so(live: Studio, url: str, home: Path) -> None:
+    graph = painted(node="PreviewImage")
+    first, second = (live.run(graph, reuse=False).wait(END_S) for _ in range(2))
+    assert [result.files[0].file.cached for result in (first, second)] == [False, True]
+    assert first.files[0].file.sha256 == second.files[0].file.sha256
+    assert first.files[0].path != second.files[0].path
+    holds(home, url, [live.job(result.job.id) for result in (first, second)])
+
+
+def test_a_preview_is_fetched_and_marked_temporary(live: Studio, url: str, home: Path) -> None:
+    job = live.run(painted(65280, node="PreviewImage"), reuse=False)
+    (file,) = job.wait(END_S).files
+    assert file.file.temporary
+    assert file.image().getpixel((5, 5)) == (0, 255, 0)
+    holds(home, url, [job])
+
+
+def broken(blurs: int) -> dict[str, Any]:
+    """One branch that runs and one that the server refuses; nobody can see that in its catalog, since the file might be in its temp folder."""
+    absent = {"class_type": "LoadImage", "inputs": {"image": "absent.png [temp]"}, "_meta": {"title": "the other picture"}}
+    return {**painted(blurs=blurs), "7000": absent, "7001": {"class_type": "PreviewImage", "inputs": {"images": ["7000", 0]}}}
+
+
+def test_a_partial_accept_is_done_partial_and_names_what_was_dropped(live: Studio, url: str, home: Path) -> None:
+    job = live.run(broken(0))
+    result = job.wait(END_S)
+    assert (result.job.status, len(result.files)) == ("done_partial", 1)
+    (warning,) = [text for text in result.job.warnings if "refused a part" in text]
+    assert all(word in warning for word in ("the other picture", "LoadImage", "7000", "absent.png"))
+    holds(home, url, [job])
+
+
+@pytest.mark.parametrize("blurs", [0, 20], ids=["fast", "lasting"])
+def test_a_strict_workflow_is_rejected_where_a_branch_would_be_dropped(live: Studio, url: str, home: Path, blurs: int) -> None:
+    job = live.run(broken(blurs), strict=True)
+    with pytest.raises(JobFailed, match="the other picture"):
+        job.wait(END_S)
+    assert (job.job.status, job.job.files) == ("rejected", ())
+    assert not any(ask(url, "/queue").values())
+    assert not blurs or ours(url).get(job.id, {"status": {"completed": False}})["status"]["completed"] is False  # stopped in the middle
+    holds(home, url, [job])
+
+
+def test_two_hundred_fast_jobs_end_done_once_each(live: Studio, url: str, home: Path, record_property: Callable[[str, object], None]) -> None:
+    live.run(painted()).wait(END_S)  # the feeder is there
+    began = time.monotonic()
+    handles = [live.run(painted(color), reuse=False) for color in range(FAST)]
+    accepted = time.monotonic() - began
+    jobs = [handle.wait(END_S).job for handle in handles]
+    took = time.monotonic() - began
+    assert [(job.status, job.attempt, len(job.files)) for job in jobs] == [("done", 1, 1)] * FAST
+    known = ours(url)
+    numbers = sorted(known[job.id]["prompt"][0] for job in jobs)
+    assert numbers == list(range(numbers[0], numbers[0] + FAST))  # it counts each POST that it takes: there were no others
+    record_property("took_s", round(took, 2))
+    print(f"{FAST} jobs accepted in {accepted:.2f} s, done in {took:.2f} s: {FAST / took:.0f} a second")
+    holds(home, url, handles)
