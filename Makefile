@@ -5,6 +5,7 @@
 PYTHON ?= python3
 UV = 0.13.9
 BIN = .venv/bin
+WORKERS = -n 4 --dist worksteal   # tests wait more than they compute
 STAMP = .venv/.installed
 
 .PHONY: run test again soak lab bench check browser clean
@@ -13,7 +14,7 @@ run: $(STAMP)
 	$(BIN)/python app.py
 
 test: $(STAMP) check
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not live and not browser" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not live and not browser" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 # what failed last time, alone: on a busy machine a test of timing may fail once
 again: $(STAMP)
@@ -21,7 +22,7 @@ again: $(STAMP)
 
 # 10,000 histories, a day of 5,000 jobs, each crash point 50 times: an hour or two
 soak: $(STAMP)
-	TOOLKIT_HISTORIES=10000 TOOLKIT_SOAK_JOBS=5000 TOOLKIT_CRASH_REPEATS=50 $(BIN)/python -m pytest -n auto --maxprocesses 4 -rP tests/faults/test_histories.py tests/faults/test_crashes.py $(ARGS)
+	TOOLKIT_HISTORIES=10000 TOOLKIT_SOAK_JOBS=5000 TOOLKIT_CRASH_REPEATS=50 $(BIN)/python -m pytest $(WORKERS) -rP tests/faults/test_histories.py tests/faults/test_crashes.py $(ARGS)
 
 browser: $(STAMP)
 	$(BIN)/python -m pytest -m browser $(ARGS)

@@ -98,7 +98,8 @@ class ComfyClient:
         if not isinstance(stats, Mapping) or not isinstance(object_info, Mapping) or not isinstance(stats.get("system"), Mapping):
             raise WireError(f"{self.address.url} is not a ComfyUI server.", server_url=self.address.url, hint="Is the address right?")
         self._check_version(str(stats["system"].get("comfyui_version")))
-        self._answers_jobs = (await self._ask("GET", "/api/jobs", params={"limit": 1})).status_code == 200
+        jobs = await self._ask("GET", "/api/jobs", params={"limit": 1})
+        self._answers_jobs = jobs.status_code == 200 and _has(jobs, "jobs")  # a proxy may answer 200 to anything
         return ServerLook(_facts(stats, object_info), object_info, stats["system"].get("instance_id"))
 
     def _check_version(self, said: str) -> None:
@@ -136,7 +137,11 @@ class ComfyClient:
         """Where a prompt is now: in one question where the server knows /api/jobs, else its queue first and its history second."""
         if self._answers_jobs:
             response = await self._ask("GET", f"/api/jobs/{prompt_id}")
-            return Whereabouts() if response.status_code == 404 else self._read(protocol.parse_job, response, "/api/jobs")
+            if response.status_code != 404:
+                return self._read(protocol.parse_job, response, "/api/jobs")
+            if _has(response, "error"):
+                return Whereabouts()
+            self._answers_jobs = False  # a bare 404 does not speak of the job: the route is gone
         queue = await self.queue()
         runs, waits = queue.runs(prompt_id), queue.place(prompt_id) is not None
         return Whereabouts(runs, waits, None if runs or waits else await self.history(prompt_id))
@@ -292,6 +297,12 @@ def _unreachable(error: Exception, url: str) -> ServerUnreachable:
     not_sent = isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     message, hint = silence_words([kind.__name__ for kind in type(cause).__mro__], str(cause), url)
     return ServerUnreachable(message, server_url=url, not_sent=not_sent, hint=hint)
+
+
+def _has(response: httpx.Response, name: str) -> bool:
+    """Whether an answer is a JSON object with this member, and so of the route that was asked."""
+    data = _json_or_text(response)
+    return isinstance(data, Mapping) and name in data
 
 
 def _json_or_text(response: httpx.Response) -> Any:

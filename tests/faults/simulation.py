@@ -489,7 +489,9 @@ class Server:
         if self.running is not None and self.running.id == prompt_id:
             return 200, {"id": prompt_id, "status": "in_progress"}
         waits = any(prompt.id == prompt_id for prompt in self.pending)
-        return (200, {"id": prompt_id, "status": "pending"}) if waits else (404, None) if prompt_id else (200, {"jobs": []})
+        if not prompt_id:
+            return 200, {"jobs": []}
+        return (200, {"id": prompt_id, "status": "pending"}) if waits else (404, {"error": "Job not found"})
 
     def delete(self, prompt_ids: Sequence[str]) -> None:
         for prompt in [prompt for prompt in self.pending if prompt.id in prompt_ids]:

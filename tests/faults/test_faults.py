@@ -548,3 +548,23 @@ def test_a_proxy_that_blocks_the_websocket_is_named_in_the_log_and_jobs_end_by_a
         ends_done(layer, home, *[studio.image("a girl", seed=seed, **SIZE) for seed in (17, 18)])
         assert not layer.sockets
         assert "refuses a websocket" in "".join(log.read_text() for log in (home / "logs").glob("feeder-*.log"))
+
+
+@pytest.mark.parametrize("look", ["<html>a page for everything</html>", '{"jobs": []}'], ids=["a page for everything", "gone after the look"])
+def test_a_server_that_does_not_know_its_jobs_route_is_asked_by_queue_and_history(slow_layer: Layer, home: Path, look: str) -> None:
+    """F35: a proxy that answers 200 to any address, and a route that is gone: neither says that a job was removed."""
+
+    async def no_jobs(request: web.Request) -> web.StreamResponse | None:
+        if request.path == "/api/ws":
+            return web.Response(status=400)
+        if request.path.startswith("/api/jobs"):
+            return web.Response(text=look) if request.path == "/api/jobs" else web.Response(status=404)
+        return None
+
+    slow_layer.on_request = no_jobs
+    with Studio(slow_layer.url, home=home) as studio:
+        job = studio.image("a girl", seed=1, **{**SIZE, "steps": 60})
+        ends_done(slow_layer, home, job)
+        assert job.job.attempt == 1
+    assert ("GET", "/api/jobs") in slow_layer.requests
+    assert ("GET", "/api/queue") in slow_layer.requests
