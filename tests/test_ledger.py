@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from toolkit.errors import HomeUnusable, JobUnknown
 from toolkit.jobs import FINAL, OPEN, Attempt, Instant, Job, JobStatus, NodeTiming, OutputFile, Timings
-from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, NewJob, Outcome, StaleEpoch, database, live, rows
+from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, NewJob, Outcome, StaleEpoch, database, live, presence, rows
 from toolkit.ledger.database import Database, lock_holder
 from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest
 
@@ -969,3 +971,81 @@ def test_a_refusal_is_kept_whole_and_a_pause_with_its_note(tmp_path: Path) -> No
     assert ledger.unpause_server("engine")
     assert not ledger.unpause_server("engine")
     ledger.close()
+
+
+# ---- files that somebody deleted -------------------------------------------------------------------------------------------------------
+
+
+def in_folder(ledger: Ledger, epoch: int, folder: str, *numbers: int) -> Job:
+    """A done job with files that are really there."""
+    job = accepted(ledger)
+    files = [replace(stored(job, number), name=f"{folder}/{job.id}-{number}.png") for number in numbers]
+    for file in files:
+        path = ledger.projects / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return done(ledger, job, epoch, files=files)
+
+
+def disks(ledger: Ledger, job: Job) -> list[str]:
+    return [file.disk for file in ledger.job(job.id).files]
+
+
+def settle_folders(ledger: Ledger) -> None:
+    """As if every folder had last changed an hour ago."""
+    for place, _, _ in os.walk(ledger.projects):
+        os.utime(place, (1.6e9, 1.6e9))
+
+
+def test_a_file_deleted_outside_is_marked_missing_and_present_again_when_it_is_back(ledger):
+    epoch = ledger.take_server(ENGINE)
+    one, other = in_folder(ledger, epoch, "fox/2026-11-22", 1, 2), in_folder(ledger, epoch, "fox/2026-11-23", 1)
+    revision = ledger.job(other.id).revision
+    assert ledger.look_at_files() == 0
+    path = ledger.projects / one.files[1].name
+    path.rename(path.with_suffix(".away"))
+    assert ledger.look_at_files() == 1
+    assert (disks(ledger, one), disks(ledger, other)) == (["present", "missing"], ["present"])
+    assert ledger.job(one.id).revision > one.revision  # who watches, and the log, hear of it
+    assert ledger.job(other.id).revision == revision
+    path.with_suffix(".away").rename(path)
+    assert ledger.look_at_files() == 1
+    assert disks(ledger, one) == ["present", "present"]
+
+
+def test_a_deleted_folder_takes_its_files_along_and_no_trashed_one(ledger):
+    epoch = ledger.take_server(ENGINE)
+    one, other = in_folder(ledger, epoch, "fox/2026-11-22", 1, 2), in_folder(ledger, epoch, "wolf/2026-11-22", 1)
+    with ledger._database.transaction() as connection:
+        connection.execute("UPDATE files SET disk = 'trashed' WHERE job_id = ? AND number = 2", (one.id,))
+    shutil.rmtree(ledger.projects / "fox")
+    assert ledger.look_at_files() == 1
+    assert (disks(ledger, one), disks(ledger, other)) == (["missing", "trashed"], ["present"])
+    assert ledger.look_at_files() == 0
+
+
+def test_a_folder_that_did_not_change_is_not_read_again(ledger, monkeypatch):
+    epoch = ledger.take_server(ENGINE)
+    in_folder(ledger, epoch, "fox/2026-11-22", 1)
+    kept = in_folder(ledger, epoch, "fox/2026-11-23", 1)
+    settle_folders(ledger)
+    assert ledger.look_at_files() == 0
+    read = list[str]()
+    monkeypatch.setattr(presence.os, "listdir", lambda folder: read.append(Path(folder).name) or [])
+    assert ledger.look_at_files() == 0
+    assert read == []
+    (ledger.projects / kept.files[0].name).unlink()
+    assert ledger.look_at_files() == 1
+    assert read == ["2026-11-23"]
+
+
+def test_a_disk_that_cannot_be_read_for_a_moment_took_no_file_away(ledger, monkeypatch):
+    job = in_folder(ledger, ledger.take_server(ENGINE), "fox/2026-11-22", 1)
+
+    def away(path: Path) -> os.stat_result:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(presence.os, "stat", away)
+    assert ledger.look_at_files() == 0
+    monkeypatch.undo()
+    assert disks(ledger, job) == ["present"]

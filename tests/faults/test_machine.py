@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.aside import FeederHere
 from tests.faults.layer import Layer
-from tests.faults.test_faults import SIZE, ends_done, posts, wait_for
+from tests.faults.test_faults import SIZE, ends_done, plain, posts, wait_for
 from toolkit import JobHandle, Studio
 from toolkit.errors import HomeUnusable
 
@@ -128,3 +128,21 @@ def test_a_clock_that_jumps_ends_no_job_early_and_mixes_no_line(slow_layer: Laye
         for job in jobs:
             assert job.job.timings is not None
             assert all(0 <= (taken or 0.0) < TIMEOUT_S for taken in (job.job.timings.total_s, job.job.timings.run_s, job.job.timings.wait_home_s))
+
+
+def test_a_picture_its_owner_deleted_is_marked_missing_and_breaks_nothing(layer: Layer, home: Path) -> None:
+    """G4: deleted outside the toolkit, and back again."""
+    disk = "select disk from outputs where job_id = $id"
+    with Studio(layer.url, home=home) as studio:
+        job = studio.run(plain(0x908070))
+        path = Path(job.wait(30).files[0].path)
+        data = path.read_bytes()
+        path.unlink()
+        assert studio.sql(disk, id=job.id).fetchall() == [("missing",)]
+        assert [file.disk for file in job.wait(1).job.files] == ["missing"]
+        assert job.job.status == "done"
+        for shown in (job, job.wait(1), job.wait(1).files[0]):
+            assert path.name in str(shown._repr_mimebundle_()["text/html"])
+        path.write_bytes(data)
+        assert studio.sql(disk, id=job.id).fetchall() == [("present",)]
+        ends_done(layer, home, job)

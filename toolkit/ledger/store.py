@@ -19,7 +19,7 @@ from typing import Any
 
 from toolkit.errors import HomeUnusable
 from toolkit.jobs import FINAL, OPEN, PRIORITIES, Attempt, Instant, Job, JobStatus, may_move
-from toolkit.ledger import rows
+from toolkit.ledger import presence, rows
 from toolkit.ledger.backup import Backup, Tell, back_up
 from toolkit.ledger.database import Database
 from toolkit.ledger.entries import Claim, NewJob, Outcome, StaleEpoch
@@ -199,6 +199,18 @@ class Ledger(Finder):
         if free < ROOM_BYTES:
             said = f"The disk of {self.home} is full ({free / 1e6:.1f} MB left)."
             raise HomeUnusable(said, path=str(self.home), hint="Make room; nothing is lost.")
+
+    def look_at_files(self) -> int:
+        """Mark files that were deleted or moved outside as missing, and those that are back as present; returns how many were marked."""
+        found = presence.look(self._database, self.projects)
+        if found.marks or found.folders:
+            with self._database.transaction() as connection:
+                for job_id, number, disk in found.marks:
+                    _update(connection, "files", "job_id = ? AND number = ?", (job_id, number), {"disk": disk})
+                for job_id in {job_id for job_id, _, _ in found.marks}:
+                    _update_job(connection, job_id)
+                connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", found.folders.items())
+        return len(found.marks)
 
     def release(self) -> None:
         """Let the open jobs of a copied home run from now on."""

@@ -308,6 +308,7 @@ class Studio:
 
         if self._stats is None:
             self._stats = Stats(self._ledger)
+        self._ledger.look_at_files()
         return self._stats
 
     def close(self) -> None:
