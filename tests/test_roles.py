@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.graph import NodeCatalog, graph_hash
-from toolkit.roles import STAGES, Role, find_roles, is_sampler, model_of, plain_model_name, recipe_of, stage_of
+from toolkit.roles import STAGES, Role, find_roles, is_sampler, model_of, named_roles, plain_model_name, recipe_of, stage_of
 
 RECORDINGS = Path(__file__).with_name("recordings")
 CATALOG = NodeCatalog(json.loads((RECORDINGS / "object_info-0.3.64.json").read_text(encoding="utf-8")))
@@ -69,6 +69,7 @@ def test_a_plain_picture_has_every_role_once():
         "batch_size": [("5", "batch_size", 2)],
         "model": [("4", "ckpt_name", "anime\\xl.safetensors")],
         "lora": [("10", "lora_name", "mika_v3.safetensors")],
+        "lora_strength": [("10", "strength_model", 0.8), ("10", "strength_clip", 1.0)],
     }
 
 
@@ -111,9 +112,73 @@ def test_the_size_is_found_at_the_source_of_the_latent():
     assert roles(graph)["width"] == [("5", "width", 832)]
 
 
-def test_a_linked_setting_plays_no_role():
-    graph = {**BASIC, "3": {**BASIC["3"], "inputs": {**BASIC["3"]["inputs"], "seed": ["40", 0]}}, "40": node("PrimitiveInt", value=5)}
-    assert "seed" not in roles(graph)
+@pytest.mark.parametrize(("source", "found"), [(node("PrimitiveInt", value=5), [("40", "value", 5)]), (node("RandomSeed", value=5), None)])
+def test_a_linked_setting_is_found_at_its_primitive_and_plays_no_role_elsewhere(source, found):
+    graph = {**BASIC, "3": {**BASIC["3"], "inputs": {**BASIC["3"]["inputs"], "seed": ["40", 0]}}, "40": source}
+    assert roles(graph).get("seed") == found
+
+
+def test_what_leads_to_no_output_plays_no_role():
+    lost = {"50": node("CLIPTextEncode", text="lost", clip=["4", 1]), "51": {**BASIC["3"], "inputs": {**BASIC["3"]["inputs"], "positive": ["50", 0], "seed": 9}}}
+    assert roles({**lost, **BASIC}) == roles(BASIC)
+
+
+CUSTOM = {
+    "1": node("UNETLoader", unet_name="high.safetensors"),
+    "2": node("CLIPLoader", clip_name="t5.safetensors"),
+    "3": node("CLIPTextEncode", text="a fox", clip=["2", 0]),
+    "4": node("CLIPTextEncode", text="blur", clip=["2", 0]),
+    "5": node("CFGGuider", model=["1", 0], positive=["3", 0], negative=["4", 0], cfg=3.0),
+    "6": node("RandomNoise", noise_seed=7),
+    "7": node("KSamplerSelect", sampler_name="euler"),
+    "8": node("BasicScheduler", model=["1", 0], scheduler="simple", steps=12, denoise=1.0),
+    "9": node("EmptyLTXVLatentVideo", width=768, height=512, length=97, batch_size=1),
+    "10": node("SamplerCustomAdvanced", noise=["6", 0], guider=["5", 0], sampler=["7", 0], sigmas=["8", 0], latent_image=["9", 0]),
+    "11": node("VAELoader", vae_name="v.safetensors"),
+    "12": node("VAEDecode", samples=["10", 0], vae=["11", 0]),
+    "13": node("CreateVideo", images=["12", 0], fps=24.0),
+    "14": node("SaveVideo", video=["13", 0], filename_prefix="x"),
+}
+
+
+def test_a_sampler_put_together_from_parts_has_the_roles_of_its_parts():
+    found = roles(CUSTOM)
+    assert {name: [value for _, _, value in places] for name, places in found.items()} == {
+        "prompt": ["a fox"], "negative_prompt": ["blur"], "seed": [7], "steps": [12], "cfg": [3.0], "sampler": ["euler"], "scheduler": ["simple"],
+        "denoise": [1.0], "width": [768], "height": [512], "frames": [97], "batch_size": [1], "fps": [24.0], "model": ["high.safetensors"],
+        "text_encoder": ["t5.safetensors"], "vae": ["v.safetensors"],
+    }  # fmt: skip
+    assert recipe_of(CUSTOM)["steps"] == 12
+
+
+def test_parameters_that_differ_are_numbered_and_equal_ones_are_set_together():
+    second = {"20": node("LoraLoaderModelOnly", model=["10", 0], lora_name="ink.safetensors", strength_model=0.5)}
+    again = {"inputs": {**BASIC["3"]["inputs"], "latent_image": ["3", 0], "denoise": 0.5, "seed": 8, "model": ["20", 0]}}
+    graph = {**BASIC, **second, "21": {**BASIC["3"], **again}, "8": node("VAEDecode", samples=["21", 0], vae=["4", 2])}
+    found = {name: [(role.node_id, role.input) for role in places] for name, places in named_roles(graph).items()}
+    assert found["seed"] == [("3", "seed"), ("21", "seed")]  # one name for all places, although they differ
+    assert found["steps"] == [("3", "steps"), ("21", "steps")]
+    assert (found["denoise"], found["denoise_2"]) == ([("3", "denoise")], [("21", "denoise")])
+    assert (found["lora"], found["lora_2"]) == ([("10", "lora_name")], [("20", "lora_name")])
+    assert (found["lora_strength"], found["lora_strength_2"]) == ([("10", "strength_model"), ("10", "strength_clip")], [("20", "strength_model")])
+
+
+def test_two_experts_share_the_steps_between_them():
+    parts = {"steps": 20, "positive": ["6", 0], "negative": ["7", 0], "cfg": 3.5}
+    graph = {
+        **BASIC,
+        "30": node("KSamplerAdvanced", latent_image=["5", 0], start_at_step=0, end_at_step=10, **parts),
+        "31": node("KSamplerAdvanced", latent_image=["30", 0], start_at_step=10, end_at_step=10000, **parts),
+        "8": node("VAEDecode", samples=["31", 0], vae=["4", 2]),
+    }
+    assert recipe_of(graph)["steps"] == 20
+
+
+def test_an_input_picture_and_its_mask_are_parameters():
+    graph = {**BASIC, "40": node("LoadImage", image="a.png"), "41": node("LoadImageMask", image="m.png", channel="red")}
+    graph["5"] = node("VAEEncodeForInpaint", pixels=["40", 0], mask=["41", 0], vae=["4", 2])
+    assert roles(graph)["image"] == [("40", "image", "a.png")]
+    assert roles(graph)["mask"] == [("41", "image", "m.png")]
 
 
 def test_an_advanced_sampler_with_a_guider_is_one_too():
@@ -194,7 +259,7 @@ def test_the_recipe_of_a_plain_picture():
 
 def test_two_samplers_add_their_steps_and_share_what_is_equal():
     second = {**BASIC["3"], "inputs": {**BASIC["3"]["inputs"], "steps": 10, "cfg": 4.0, "latent_image": ["3", 0]}}
-    recipe = recipe_of({**BASIC, "11": second})
+    recipe = recipe_of({**BASIC, "11": second, "8": node("VAEDecode", samples=["11", 0], vae=["4", 2])})
     assert (recipe["steps"], recipe["cfg"], recipe["sampler"], recipe["seed"]) == (30, None, "euler", 7)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from toolkit.graph import ancestors, title_of
 from toolkit.jobs import NodeTiming, Timings
 from toolkit.protocol import Ended, Event, Executing, ExecutionCached, ExecutionStart, NodeProgress, ProgressState
-from toolkit.roles import STAGES, is_sampler, model_of, stage_of
+from toolkit.roles import STAGES, is_sampler, model_of, stage_of, steps_of
 
 BEFORE_THE_END = 0.995  # the bar waits here while files are fetched and checked
 
@@ -267,8 +267,8 @@ def _weight(node: Mapping[str, Any]) -> float:
 
 
 def _steps(node: Mapping[str, Any]) -> int:
-    steps = node.get("inputs", {}).get("steps")
-    return steps if isinstance(steps, int) else 20
+    steps = steps_of(node)
+    return 20 if steps is None else steps
 
 
 def _step_times(node: _Node) -> tuple[float | None, float | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from toolkit.graph import graph_hash, is_link, sources
+from toolkit.graph import ancestors, graph_hash, is_link, sources
 
 MODEL_INPUTS: Mapping[str, str] = {
     "ckpt_name": "checkpoints",
@@ -24,10 +24,16 @@ MODEL_INPUTS: Mapping[str, str] = {
     "vae_name": "vae",
     "lora_name": "loras",
     "control_net_name": "controlnet",
+    "text_encoder": "text_encoders",
     "model_name": "upscale_models",
     "style_model_name": "style_models",
     "clip_vision": "clip_vision",
 }
+FOLDER_ROLES = {
+    "checkpoints": "model", "diffusion_models": "model", "text_encoders": "text_encoder", "vae": "vae", "loras": "lora", "controlnet": "controlnet",
+    "upscale_models": "upscale_model", "style_models": "style_model", "clip_vision": "clip_vision", "latent_upscale_models": "upscale_model",
+}  # fmt: skip
+MODEL_ROLES = frozenset(FOLDER_ROLES.values()) - {"lora"}
 SAMPLER_ROLES = {
     "seed": "seed",
     "noise_seed": "seed",
@@ -37,8 +43,12 @@ SAMPLER_ROLES = {
     "scheduler": "scheduler",
     "denoise": "denoise",
 }
-SIZE_ROLES = {"width": "width", "height": "height", "batch_size": "batch_size", "length": "frames"}
-TEXT_INPUTS = ("text", "prompt", "text_g", "text_l", "t5xxl", "clip_l", "value", "string")
+SAMPLER_PARTS = ("noise", "guider", "sampler", "sigmas")  # nodes that a custom sampler is put together from
+SIDES = {"positive": "prompt", "conditioning": "prompt", "cond1": "prompt", "negative": "negative_prompt"}
+SIZE_ROLES = {"width": "width", "height": "height", "batch_size": "batch_size", "length": "frames", "frames_number": "frames"}
+STRENGTHS = ("strength_model", "strength_clip", "strength")
+TEXT_INPUTS = ("text", "prompt", "text_g", "text_l", "t5xxl", "clip_l", "value", "string", "string_a", "string_b")
+EVERYWHERE = frozenset({"prompt", "negative_prompt", "seed", "width", "height", "frames", "fps", "batch_size"})  # set in all places at once
 STAGES = ("load", "encode", "sample", "decode", "save", "other")
 
 
@@ -76,32 +86,104 @@ def is_sampler(node: Mapping[str, Any]) -> bool:
     return is_link(inputs.get("latent_image")) and (is_link(inputs.get("positive")) or "guider" in inputs)
 
 
+def steps_of(node: Mapping[str, Any]) -> int | None:
+    """How many steps a sampler or its sigmas make: an expert that runs from one step to another makes those between; None if nobody says."""
+    inputs = _inputs(node)
+    steps, start, end = (inputs.get(name) for name in ("steps", "start_at_step", "end_at_step"))
+    if not isinstance(steps, (int, float)) or not math.isfinite(steps):
+        return None
+    first, last = (value if isinstance(value, int) else otherwise for value, otherwise in ((start, 0), (end, int(steps))))
+    return max(min(last, int(steps)) - first, 0)
+
+
 def find_roles(graph: Mapping[str, Any]) -> list[Role]:
-    """All roles of a graph, in graph order of their samplers, then size, video and models; each input once."""
+    """All roles of a graph, in graph order of their samplers, then size, video, pictures and models; each input once."""
     found: dict[tuple[str, str], Role] = {}
-    for role in _walk(graph):
+    for role in _walk(graph, live_part(graph)):
         found.setdefault((role.node_id, role.input), role)
     return list(found.values())
 
 
-def _walk(graph: Mapping[str, Any]) -> Iterator[Role]:
-    for node_id in (node_id for node_id, node in graph.items() if is_sampler(node)):
+def named_roles(graph: Mapping[str, Any]) -> dict[str, list[Role]]:
+    """The parameters of a graph: a name and the inputs that it sets.
+
+    Texts, seeds, sizes and rates have one name for all places. Of the others, places with equal values share a name, and what differs is
+    numbered: `steps` and `steps_2` of two passes, `model` and `model_2` of two experts, `lora` and `lora_strength` of the first LoRA.
+    """
+    groups: dict[str, list[list[Role]]] = {}
+    for role in find_roles(graph):
+        known = groups.setdefault(role.name, [])
+        same = known[0] if known and role.name in EVERYWHERE else next((group for group in known if _is_one(group[0], role)), None)
+        known.append([role]) if same is None else same.append(role)
+    return {name if place == 0 else f"{name}_{place + 1}": group for name, known in groups.items() for place, group in enumerate(known)}
+
+
+def _is_one(role: Role, other: Role) -> bool:
+    """Whether two places of one role are set together: never two LoRAs or two models, whatever their values."""
+    if role.name in MODEL_ROLES or role.name in ("lora", "image", "mask"):
+        return role.value == other.value and role.name != "lora"
+    if role.name == "lora_strength":
+        return role.node_id == other.node_id
+    return type(role.value) is type(other.value) and bool(role.value == other.value)
+
+
+def live_part(graph: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a run would execute: everything upstream of nodes that save or show; the whole graph if none does."""
+    ends = [node_id for node_id, node in graph.items() if stage_of(str(node.get("class_type"))) == "save"]
+    part = ancestors(graph, ends)
+    return {node_id: node for node_id, node in graph.items() if node_id in part} if ends else graph
+
+
+def _walk(graph: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[Role]:
+    for node_id in (node_id for node_id, node in live.items() if is_sampler(node)):
         inputs = graph[node_id]["inputs"]
-        for side, name in (("positive", "prompt"), ("negative", "negative_prompt")):
-            yield from _texts(graph, inputs.get(side), name)
-        for name, role in SAMPLER_ROLES.items():
-            if name in inputs and not is_link(inputs[name]):
-                yield Role(role, node_id, name, inputs[name])
+        owners = [node_id, *(inputs[part][0] for part in SAMPLER_PARTS if is_link(inputs.get(part)) and inputs[part][0] in graph)]
+        yield from _of_sampler(graph, owners)
         yield from _sizes(graph, inputs.get("latent_image"))
-    for node_id, node in graph.items():
-        if node.get("class_type", "").startswith("Empty"):
-            yield from _own_sizes(node_id, node)
-        if _is_literal(node, "fps") or _is_literal(node, "frame_rate"):
-            name = "fps" if "fps" in node["inputs"] else "frame_rate"
-            yield Role("fps", node_id, name, node["inputs"][name])
-        for name, value in node.get("inputs", {}).items():
-            if name in MODEL_INPUTS and isinstance(value, str):
-                yield Role("lora" if name == "lora_name" else "model", node_id, name, value)
+    for node_id, node in live.items():
+        yield from _of_node(graph, node_id, node)
+
+
+def _of_sampler(graph: Mapping[str, Any], owners: Sequence[str]) -> Iterator[Role]:
+    """Texts and settings of a sampler, its guider, noise and sigmas."""
+    for owner in owners:
+        for side, name in SIDES.items():
+            yield from _texts(graph, _inputs(graph[owner]).get(side), name)
+    for owner in owners:
+        for name, role in SAMPLER_ROLES.items():
+            yield from _literal(graph, owner, name, role)
+
+
+def _of_node(graph: Mapping[str, Any], node_id: str, node: Mapping[str, Any]) -> Iterator[Role]:
+    inputs, class_type = _inputs(node), str(node.get("class_type", ""))
+    if class_type.startswith("Empty"):
+        yield from _own_sizes(graph, node_id)
+    for name in ("fps", "frame_rate"):
+        yield from _literal(graph, node_id, name, "fps")
+    if class_type.startswith("LoadImage"):
+        yield from _literal(graph, node_id, "image", "mask" if "Mask" in class_type else "image")
+    for name, value in inputs.items():
+        if name in MODEL_INPUTS and isinstance(value, str):
+            yield Role(FOLDER_ROLES[MODEL_INPUTS[name]], node_id, name, value)
+    if isinstance(inputs.get("lora_name"), str):
+        for name in STRENGTHS:
+            yield from _literal(graph, node_id, name, "lora_strength")
+
+
+def _inputs(node: Any) -> Mapping[str, Any]:
+    inputs = node.get("inputs") if isinstance(node, Mapping) else None
+    return inputs if isinstance(inputs, Mapping) else {}
+
+
+def _literal(graph: Mapping[str, Any], node_id: str, name: str, role: str) -> Iterator[Role]:
+    """The input itself if it is a value, else the value of the primitive that it is linked to."""
+    value, seen = _inputs(graph[node_id]).get(name), set[str]()
+    while is_link(value) and value[0] in graph and value[0] not in seen and str(graph[value[0]].get("class_type")).startswith("Primitive"):
+        seen.add(value[0])
+        node_id, name = value[0], "value"
+        value = _inputs(graph[node_id]).get(name)
+    if value is not None and not isinstance(value, (list, tuple, Mapping)):
+        yield Role(role, node_id, name, value)
 
 
 def _texts(graph: Mapping[str, Any], link: Any, name: str) -> Iterator[Role]:
@@ -112,8 +194,8 @@ def _texts(graph: Mapping[str, Any], link: Any, name: str) -> Iterator[Role]:
         if not is_link(link) or link[0] not in graph or link[0] in seen:
             continue
         seen.add(link[0])
-        inputs = graph[link[0]].get("inputs", {})
-        own = [text for text in TEXT_INPUTS if isinstance(inputs.get(text), str)]
+        inputs = _inputs(graph[link[0]])
+        own = [text for text in TEXT_INPUTS if isinstance(inputs.get(text), str) and (inputs[text] or not text.startswith("string_"))]
         for text in own:
             yield Role(name, link[0], text, inputs[text])
         if not own:
@@ -129,20 +211,17 @@ def _sizes(graph: Mapping[str, Any], link: Any) -> Iterator[Role]:
         if not is_link(link) or link[0] not in graph or link[0] in seen:
             continue
         seen.add(link[0])
-        if _is_literal(graph[link[0]], "width"):
-            yield from _own_sizes(link[0], graph[link[0]])
-        else:
+        own = list(_own_sizes(graph, link[0]))
+        yield from own
+        if not any(role.name == "width" for role in own):
             todo += [[source, 0] for source in reversed(list(sources(graph, link[0])))]
 
 
-def _own_sizes(node_id: str, node: Mapping[str, Any]) -> Iterator[Role]:
+def _own_sizes(graph: Mapping[str, Any], node_id: str) -> Iterator[Role]:
     for name, role in SIZE_ROLES.items():
-        if _is_literal(node, name):
-            yield Role(role, node_id, name, node["inputs"][name])
-
-
-def _is_literal(node: Mapping[str, Any], name: str) -> bool:
-    return isinstance(node.get("inputs", {}).get(name), (int, float))
+        for found in _literal(graph, node_id, name, role):
+            if isinstance(found.value, (int, float)) and not isinstance(found.value, bool):
+                yield found
 
 
 def plain_model_name(file: str) -> str:
@@ -156,8 +235,9 @@ def recipe_of(graph: Mapping[str, Any]) -> dict[str, Any]:
     roles = find_roles(graph)
     facts: dict[str, Any] = {name: _single(roles, name) for name in ("prompt", "negative_prompt", "seed", "cfg", "sampler", "scheduler", "denoise")}
     facts |= {name: _first(roles, name) for name in ("width", "height", "batch_size", "frames", "fps")}
-    steps = [int(role.value) for role in roles if role.name == "steps" and isinstance(role.value, (int, float)) and math.isfinite(role.value)]
-    models = [plain_model_name(role.value) for role in roles if role.name == "model"]
+    counts = [steps_of({**graph[role.node_id], "inputs": {"steps": role.value, **_inputs(graph[role.node_id])}}) for role in roles if role.name == "steps"]
+    steps = [count for count in counts if count is not None]
+    models = [plain_model_name(role.value) for role in roles if role.name in MODEL_ROLES]
     main = [role.value for role in roles if role.input in ("ckpt_name", "unet_name")]
     loras = [
         {"name": plain_model_name(role.value), "strength": _strength(graph[role.node_id]["inputs"].get("strength_model", 1.0))}
