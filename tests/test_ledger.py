@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from toolkit.errors import HomeUnusable, JobUnknown
+from toolkit.graph import NodeCatalog
 from toolkit.jobs import FINAL, OPEN, Attempt, Instant, Job, JobStatus, NodeTiming, OutputFile, Timings
 from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, NewJob, Outcome, StaleEpoch, database, live, presence, rows
 from toolkit.ledger.database import Database, lock_holder
@@ -466,10 +467,10 @@ def test_a_change_elsewhere_is_noticed_cheaply(ledger):
 def test_what_a_server_said_is_remembered(ledger):
     assert ledger.server(A) is None
     assert ledger.catalog(A) is None
-    first = ledger.remember_server(A, {"device": "RTX 3060"}, "boot-1", {"KSampler": {}})
-    assert ledger.catalog(A) == {"KSampler": {}}
+    first = ledger.remember_server(A, {"device": "RTX 3060"}, "boot-1", NodeCatalog({"KSampler": {}}, ["easynegative"]))
+    assert (ledger.catalog(A).object_info, ledger.catalog(A).embeddings) == ({"KSampler": {}}, ["easynegative"])
     assert ledger.remember_server(A, {"device": "RTX 3060"}, "boot-2", None) == first
-    assert ledger.catalog(A) == {"KSampler": {}}, "no new catalog, no change"
+    assert ledger.catalog(A).object_info == {"KSampler": {}}, "no new catalog, no change"
     about = ledger.server(A)
     assert (about.facts, about.instance, about.environment_id, about.epoch) == ({"device": "RTX 3060"}, "boot-2", first, 0)
     assert about.catalog_hash

@@ -119,7 +119,8 @@ def test_a_linked_setting_is_found_at_its_primitive_and_plays_no_role_elsewhere(
 
 
 def test_what_leads_to_no_output_plays_no_role():
-    lost = {"50": node("CLIPTextEncode", text="lost", clip=["4", 1]), "51": {**BASIC["3"], "inputs": {**BASIC["3"]["inputs"], "positive": ["50", 0], "seed": 9}}}
+    sampler = {**BASIC["3"], "inputs": {**BASIC["3"]["inputs"], "positive": ["50", 0], "seed": 9}}
+    lost = {"50": node("CLIPTextEncode", text="lost", clip=["4", 1]), "51": sampler}
     assert roles({**lost, **BASIC}) == roles(BASIC)
 
 

@@ -26,6 +26,7 @@ from websockets.asyncio.client import connect
 from toolkit import protocol
 from toolkit.errors import PromptRejected, ServerError, ServerRefused, ServerUnreachable, WireError
 from toolkit.failures import silence_words, status_words
+from toolkit.graph import NodeCatalog
 from toolkit.protocol import Event, HistoryEntry, ServerOutput, ServerQueue, Whereabouts
 from toolkit.settings import ServerAddress
 
@@ -45,7 +46,7 @@ class ServerLook:
     """What a server said of itself: facts for the log, its catalog, and its instance id if it has one."""
 
     facts: Mapping[str, Any]
-    object_info: Mapping[str, Any] = field(repr=False)
+    catalog: NodeCatalog = field(repr=False)
     instance: str | None = None
 
 
@@ -100,7 +101,9 @@ class ComfyClient:
         self._check_version(str(stats["system"].get("comfyui_version")))
         jobs = await self._ask("GET", "/api/jobs", params={"limit": 1})
         self._answers_jobs = jobs.status_code == 200 and _has(jobs, "jobs")  # a proxy may answer 200 to anything
-        return ServerLook(_facts(stats, object_info), object_info, stats["system"].get("instance_id"))
+        embeddings = _json_or_text(await self._ask("GET", "/api/embeddings"))
+        catalog = NodeCatalog(object_info, embeddings if isinstance(embeddings, list) else None)
+        return ServerLook(_facts(stats, object_info), catalog, stats["system"].get("instance_id"))
 
     def _check_version(self, said: str) -> None:
         """Remember the server's version; one that cannot be read passes as new enough."""

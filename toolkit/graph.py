@@ -149,10 +149,11 @@ def _number(value: Any) -> float | None:
 
 
 class NodeCatalog:
-    """What a server can run: the answer of GET /object_info, read lazily class by class."""
+    """What a server can run: the answer of GET /object_info, read lazily class by class, and the names of its embeddings, None if unknown."""
 
-    def __init__(self, object_info: Mapping[str, Any]) -> None:
+    def __init__(self, object_info: Mapping[str, Any], embeddings: Sequence[str] | None = None) -> None:
         self.object_info = object_info
+        self.embeddings = embeddings
         self._inputs: dict[str, dict[str, InputSpec]] = {}
 
     def __contains__(self, class_type: object) -> bool:

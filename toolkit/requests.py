@@ -16,11 +16,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from rapidfuzz import process as fuzzy
 
 from toolkit.errors import RequestInvalid
+from toolkit.prompts import split_infotext
 
 PROMPT_LIMIT = 10_000
 DRAWN_SEED_LIMIT = 2**32
 EXACT_IN_JAVASCRIPT = 2**53
 PROJECT_NAME = re.compile(r"[^\W_][\w .\-]{0,63}")
+LORAS_LIMIT = 20
+SERVER_NAME = re.compile(r"toolkit/([0-9a-f]{64})\.png")
 FILE_NAME_LIMIT = 255  # bytes of UTF-8, on every usual file system
 RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
@@ -35,6 +38,45 @@ def _drawn(seed: Any) -> Any:
 Seed = Annotated[int | None, Field(ge=0, le=2**64 - 1), BeforeValidator(_drawn), Field(default=None, validate_default=True)]
 Side = Annotated[int | None, Field(ge=64, le=4096, multiple_of=8)]
 Prompt = Annotated[str, Field(max_length=PROMPT_LIMIT)]
+
+
+class Lora(BaseModel):
+    """A LoRA by (part of) its name; `strength` is the model's and, where the family has it, the text encoder's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(min_length=1, max_length=FILE_NAME_LIMIT)
+    strength: float = Field(default=1.0, ge=-10, le=10)
+
+
+class ImageRef(BaseModel):
+    """An input picture kept by its sha256 in `inputs/` of the home, so that a request can be run again in a year; sizes in pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    width: int | None = Field(default=None, ge=1)
+    height: int | None = Field(default=None, ge=1)
+
+    @property
+    def server_name(self) -> str:
+        """What a loader node on a server is told: a folder of ours below its input folder."""
+        return f"toolkit/{self.sha256}.png"
+
+
+def pictures_of(graph: Mapping[str, Any]) -> list[str]:
+    """The sha256 of every input picture that a graph's loaders name, in graph order."""
+    values = [value for node in graph.values() for value in node.get("inputs", {}).values() if isinstance(value, str)]
+    return list(dict.fromkeys(found[1] for value in values if (found := SERVER_NAME.fullmatch(value))))
+
+
+def _reference(value: Any) -> Any:
+    if isinstance(value, (str, bytes)) or hasattr(value, "__fspath__"):
+        raise ValueError("an input picture is given by reference: `studio.upload(picture)` keeps it and returns one")
+    return value
+
+
+Picture = Annotated[ImageRef | None, BeforeValidator(_reference)]
 
 
 class Request(BaseModel):
@@ -84,7 +126,8 @@ class Request(BaseModel):
 
     def as_json(self) -> dict[str, Any]:
         """The one JSON shape: fields that say nothing are left out, seeds beyond 2**53 are strings."""
-        return self.model_dump(mode="json", exclude_none=True)
+        fields = self.model_dump(mode="json", exclude_none=True)
+        return {name: value for name, value in fields.items() if name != "loras" or value}
 
 
 class ImageRequest(Request):
@@ -94,6 +137,7 @@ class ImageRequest(Request):
     prompt: Prompt
     negative_prompt: str | None = Field(default=None, max_length=PROMPT_LIMIT)
     model: str | None = None
+    prefer_model: str | None = None  # used if the server has it; a pasted text names one
     preset: Preset = "standard"
     quality_tags: bool = True
     width: Side = None
@@ -105,6 +149,24 @@ class ImageRequest(Request):
     scheduler: str | None = None
     seed: Seed = None
     batch_size: int = Field(default=1, ge=1, le=64)
+    loras: tuple[Lora, ...] = Field(default=(), max_length=LORAS_LIMIT)
+    image: Picture = None
+    mask: Picture = None
+    denoise: float | None = Field(default=None, ge=0, le=1)
+    upscale: float | None = Field(default=None, gt=1, le=8)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_apart(cls, fields: Any) -> Any:
+        return _with_infotext(fields, cls)
+
+    @model_validator(mode="after")
+    def _mask_of_a_picture(self) -> Self:
+        if self.mask is not None and self.image is None:
+            raise ValueError("a mask says which part of `image` is made anew: give the picture too")
+        if self.mask is not None and (self.width or self.height or self.aspect or self.upscale):
+            raise ValueError("with a mask the picture decides the size: leave out width, height, aspect and upscale")
+        return self
 
 
 class VideoRequest(Request):
@@ -115,22 +177,48 @@ class VideoRequest(Request):
     negative_prompt: str | None = Field(default=None, max_length=PROMPT_LIMIT)
     model: str | None = None
     preset: Preset = "standard"
+    quality_tags: bool = True
     seconds: float | None = Field(default=None, gt=0, le=60)
     frames: int | None = Field(default=None, ge=1, le=1024)
     fps: float | None = Field(default=None, ge=1, le=60)
     width: Side = None
     height: Side = None
+    aspect: str | None = None
     steps: int | None = Field(default=None, ge=1, le=200)
     cfg: float | None = Field(default=None, ge=0, le=100)
     sampler: str | None = None
     scheduler: str | None = None
     seed: Seed = None
+    loras: tuple[Lora, ...] = Field(default=(), max_length=LORAS_LIMIT)
+    image: Picture = None
+    last_image: Picture = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_apart(cls, fields: Any) -> Any:
+        return _with_infotext(fields, cls)
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.seconds is not None and self.frames is not None:
             raise ValueError("give seconds or frames, not both")
+        if self.last_image is not None and self.image is None:
+            raise ValueError("a last picture needs a first one: give `image` too")
         return self
+
+
+def _with_infotext(fields: Any, model: type[BaseModel]) -> Any:
+    """The fields with what stands under a picture in a gallery taken out of the prompt; what was given apart from it wins."""
+    prompt = fields.get("prompt") if isinstance(fields, Mapping) else None
+    found = split_infotext(prompt) if isinstance(prompt, str) and len(prompt) <= PROMPT_LIMIT else None
+    if found is None:
+        return fields
+    said = {name: value for name, value in found.fields.items() if name in model.model_fields}
+    if found.negative_prompt is not None:
+        said["negative_prompt"] = found.negative_prompt
+    if fields.get("aspect") or model is VideoRequest:  # a picture's size is none for a clip
+        said = {name: value for name, value in said.items() if name not in ("width", "height")}
+    return {**said, **{name: value for name, value in fields.items() if value is not None}, "prompt": found.prompt}
 
 
 def _graph_of(workflow: Any) -> Any:

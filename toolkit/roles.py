@@ -175,12 +175,16 @@ def _inputs(node: Any) -> Mapping[str, Any]:
     return inputs if isinstance(inputs, Mapping) else {}
 
 
+def _source(graph: Mapping[str, Any], value: Any) -> str | None:
+    return str(value[0]) if is_link(value) and value[0] in graph else None
+
+
 def _literal(graph: Mapping[str, Any], node_id: str, name: str, role: str) -> Iterator[Role]:
     """The input itself if it is a value, else the value of the primitive that it is linked to."""
     value, seen = _inputs(graph[node_id]).get(name), set[str]()
-    while is_link(value) and value[0] in graph and value[0] not in seen and str(graph[value[0]].get("class_type")).startswith("Primitive"):
-        seen.add(value[0])
-        node_id, name = value[0], "value"
+    while (source := _source(graph, value)) is not None and source not in seen and str(graph[source].get("class_type")).startswith("Primitive"):
+        seen.add(source)
+        node_id, name = source, "value"
         value = _inputs(graph[node_id]).get(name)
     if value is not None and not isinstance(value, (list, tuple, Mapping)):
         yield Role(role, node_id, name, value)
@@ -200,7 +204,7 @@ def _texts(graph: Mapping[str, Any], link: Any, name: str) -> Iterator[Role]:
             yield Role(name, link[0], text, inputs[text])
         if not own:
             side = "negative" if name == "negative_prompt" else "positive"
-            todo += [inputs[side]] if side in inputs else [value for value in reversed(inputs.values()) if is_link(value)]
+            todo += [inputs[side]] if side in inputs else [value for value in reversed(list(inputs.values())) if is_link(value)]
 
 
 def _sizes(graph: Mapping[str, Any], link: Any) -> Iterator[Role]:

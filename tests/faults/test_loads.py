@@ -229,7 +229,7 @@ def test_a_workflow_of_ten_thousand_nodes_is_read_and_checked_in_seconds(layer: 
     file.write_text(json.dumps(wide(5000)))
     with Studio(layer.url, home=home) as studio:
         ends_done(layer, home, studio.run(plain(6)))
-        catalog.write_text(json.dumps(studio._ledger.catalog(layer.url)))
+        catalog.write_text(json.dumps(studio._ledger.catalog(layer.url).object_info))
     done = subprocess.run([sys.executable, "-c", READ, str(catalog), str(file)], check=True, capture_output=True, text=True)
     nodes, took_s, peak = json.loads(done.stdout)
     print(f"{nodes} nodes: {took_s:.2f} s, at most {peak / MB:.0f} MB")

@@ -42,8 +42,8 @@ class Desk:
 
     async def catalog(self) -> NodeCatalog | None:
         """What the server can run, as the ledger last saw it."""
-        found = await self.database(lambda: self.home_ledger.catalog(self.link.address.url))
-        return NodeCatalog(found) if found is not None else None
+        found: NodeCatalog | None = await self.database(lambda: self.home_ledger.catalog(self.link.address.url))
+        return found
 
     def discreet(self, said: Any) -> Any:
         """A text or JSON value without the secrets of this server: its errors are free to quote our address and headers."""

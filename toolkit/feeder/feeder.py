@@ -191,9 +191,9 @@ class Feeder:
             return
         self.link.up()
         self.link.reconnected.clear()
-        self._catalog, self._facts, self._looked_at = NodeCatalog(look.object_info), look.facts, time.monotonic()
+        self._catalog, self._facts, self._looked_at = look.catalog, look.facts, time.monotonic()
         self.link.instance = look.instance
-        self._environment = await self._database(lambda: self.ledger.remember_server(self.address.url, look.facts, look.instance, look.object_info))
+        self._environment = await self._database(lambda: self.ledger.remember_server(self.address.url, look.facts, look.instance, look.catalog))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.link.socket_tried.wait(), SOCKET_WAIT_S)
 

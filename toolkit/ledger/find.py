@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import JobUnknown
+from toolkit.graph import NodeCatalog
 from toolkit.jobs import FINAL, IN_FLIGHT, OPEN, Attempt, Job, OpenJob, OutputFile
 from toolkit.ledger import rows
 from toolkit.ledger.database import Database
@@ -146,10 +147,11 @@ class Finder:
         found = self._database.rows("SELECT reply FROM attempts WHERE job_id = ? ORDER BY number DESC LIMIT 1", job_id)
         return rows.unpacked(found[0]["reply"]) if found else None
 
-    def catalog(self, url: str) -> dict[str, Any] | None:
-        """The server's /object_info as last seen."""
+    def catalog(self, url: str) -> NodeCatalog | None:
+        """What the server can run, as last seen."""
         found = self._database.rows("SELECT catalog FROM servers WHERE url = ?", url)
-        return rows.unpacked(found[0]["catalog"]) if found else None
+        data = rows.unpacked(found[0]["catalog"]) if found else None
+        return NodeCatalog(data.get("object_info", data), data.get("embeddings")) if data is not None else None
 
     # ---- for the log --------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import HomeUnusable
+from toolkit.graph import NodeCatalog
 from toolkit.jobs import FINAL, OPEN, PRIORITIES, Attempt, Instant, Job, JobStatus, may_move
 from toolkit.ledger import presence, rows
 from toolkit.ledger.backup import Backup, Tell, back_up
@@ -167,11 +168,11 @@ class Ledger(Finder):
             query = "INSERT INTO servers (url, epoch) VALUES (?, 1) ON CONFLICT (url) DO UPDATE SET epoch = epoch + 1 RETURNING epoch"
             return int(connection.execute(query, (url,)).fetchone()[0])
 
-    def remember_server(self, url: str, facts: Mapping[str, Any], instance: str | None, object_info: Mapping[str, Any] | None) -> str:
+    def remember_server(self, url: str, facts: Mapping[str, Any], instance: str | None, catalog: NodeCatalog | None) -> str:
         """Store what a server said of itself and its catalog; returns the id of its configuration, a new one when anything changed."""
         environment_id = hashlib.sha256(json.dumps([url, dict(facts)], sort_keys=True, default=str).encode()).hexdigest()[:12]
         now = time.time()
-        blob = rows.packed(object_info) if object_info is not None else None
+        blob = rows.packed({"object_info": catalog.object_info, "embeddings": catalog.embeddings}) if catalog is not None else None
         digest = hashlib.sha256(blob).hexdigest()[:16] if blob is not None else None
         with self._database.transaction() as connection:
             connection.execute(

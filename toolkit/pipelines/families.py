@@ -1,47 +1,56 @@
-"""What each model family needs, as data with its source, and the choice of files from what a server has.
+"""What each model family needs, as data with its source: files, graph, sizes, settings, quality words.
 
-A family is recognised by its nodes and by file names. Knows no request: image.py and video.py read these values.
+Owns the table of families and which file name belongs to which. The graphs are the official templates (graphs/*.json), so a family is a file
+and a row here. Knows no request and no server: choosing.py holds these rows against a catalog, image.py and video.py read them.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from functools import cache
+from pathlib import Path
+from typing import Literal
 
-from toolkit.errors import ModelUnknown, NodeUnknown, WorkflowInvalid
-from toolkit.graph import Api, NodeCatalog, offer, validate
+from toolkit.graph import Api
 
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A graph ready to be sent, what it is made of, and what was rounded or left out."""
-
-    graph: Api
-    recipe: Mapping[str, Any]
-    warnings: Sequence[str] = ()
+GRAPHS = Path(__file__).with_name("graphs")
+HUB = "https://huggingface.co"
+LOADERS: Mapping[str, tuple[str, str]] = {  # which node offers the files of a folder
+    "checkpoints": ("CheckpointLoaderSimple", "ckpt_name"),
+    "diffusion_models": ("UNETLoader", "unet_name"),
+    "text_encoders": ("CLIPLoader", "clip_name"),
+    "vae": ("VAELoader", "vae_name"),
+    "loras": ("LoraLoader", "lora_name"),
+    "upscale_models": ("UpscaleModelLoader", "model_name"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file a family needs: where it belongs below `models/`, and which names fit."""
+    """A file a family needs: its usual name, the folder below `models/`, where it can be had, and which other names fit."""
 
+    name: str
     folder: str
-    node: str
-    input: str
-    pattern: str
-    example: str
+    source: str = ""
+    pattern: str = ""
+    size_bytes: int | None = None
 
     @property
     def advice(self) -> str:
         """What to put where."""
-        return f"Put e.g. {self.example} into models/{self.folder} of the server."
+        return f"Put e.g. {self.name} into models/{self.folder} of the server" + (f" ({self.source})." if self.source else ".")
+
+    def fits(self, name: str) -> bool:
+        """Whether a file of the server can take this place."""
+        return re.search(self.pattern or re.escape(self.name.rsplit(".", 1)[0]), name, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What a preset decides where the request does not."""
+class Preset:
+    """What a preset decides where the request does not; sizes in pixels."""
 
     steps: int
     width: int
@@ -50,149 +59,209 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Fast:
+    """LoRAs with which a family needs few steps: one for each of its models, used by the preset draft where the server has them."""
+
+    files: Sequence[ModelFile]
+    steps: int
+    cfg: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
-    """One model family: files, sampler defaults, sizes in pixels, quality words, and the source of these facts."""
+    """One model family; what stays None is as the template has it."""
 
     name: str
     title: str
+    kind: Literal["image", "video"]
+    graph: str
     source: str
     files: Sequence[ModelFile]
-    presets: Mapping[str, Settings]
-    sampler: str
-    scheduler: str
-    cfg: float
-    multiple: int
+    presets: Mapping[str, Preset]
+    multiple: int = 8
+    sampler: str | None = None
+    scheduler: str | None = None
+    cfg: float | None = None
     quality: str = ""
-    negative: str = ""
-    fps: float | None = None
-    frame_step: int = 1
-    shift: float | None = None
+    prefix: str = ""
+    negative: str | None = None
     aspects: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    clip_skip: int | None = None
+    fps: float | None = None
+    frame_step: int = 4
+    pictures: int = 0  # input pictures its graph asks for: 1 the first frame, 2 the last one too
+    takes_picture: bool = False  # a clip's graph that can do with a first frame and without
+    fast: Fast | None = None
+
+    def template(self) -> Api:
+        """A fresh copy of its graph, in API format."""
+        graph: Api = json.loads(_text(self.graph))["graph"]
+        return graph
+
+    @property
+    def area(self) -> int:
+        """Pixels of the size it was trained on."""
+        standard = self.presets["standard"]
+        return standard.width * standard.height
 
 
-CHECKPOINT = ModelFile("checkpoints", "CheckpointLoaderSimple", "ckpt_name", r"xl|illustrious|noob|animagine|pony|wai", "animagine-xl-4.0.safetensors")
+@cache
+def _text(graph: str) -> str:
+    return (GRAPHS / f"{graph}.json").read_text(encoding="utf-8")
 
+
+def _checkpoint(name: str, pattern: str, source: str = "") -> tuple[ModelFile, ...]:
+    return (ModelFile(name, "checkpoints", source, pattern),)
+
+
+def _pictures(draft: int, standard: int, high: int, size: tuple[int, int] = (832, 1216)) -> dict[str, Preset]:
+    """Presets of pictures: a draft has three quarters of the sides."""
+    small = (size[0] * 3 // 4 // 64 * 64, size[1] * 3 // 4 // 64 * 64)
+    return {"draft": Preset(draft, *small), "standard": Preset(standard, *size), "high": Preset(high, *size)}
+
+
+def _shapes(square: int, two: tuple[int, int], three: tuple[int, int], wide: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """Sizes by name: square, 2:3, 3:4 and 9:16, each upright and across."""
+    turned = {"portrait": two, "2:3": two, "3:4": three, "tall": wide, "9:16": wide}
+    across = {"landscape": two, "3:2": two, "4:3": three, "wide": wide, "16:9": wide}
+    return {"square": (square, square), "1:1": (square, square), **turned, **{name: (height, width) for name, (width, height) in across.items()}}
+
+
+# ---- pictures, in the order in which a server's best is chosen ----------------------------------------------------------------
+
+XL_SHAPES = _shapes(1024, (832, 1216), (896, 1152), (768, 1344))  # SDXL report, appendix I
+XL_NEGATIVE = "worst quality, low quality, bad anatomy, bad hands, watermark, signature"
+XL_TEMPLATE = "template image_sdxl_simple of comfyui-workflow-templates-json 0.1.123"
+QWEN_VAE = ModelFile("qwen_image_vae.safetensors", "vae", f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI", r"qwen.?image.?vae")
+
+ILLUSTRIOUS = Family(
+    "illustrious", "Illustrious checkpoint", "image", "sdxl", f"{XL_TEMPLATE}; settings: model card of Illustrious-XL v1.0 and v2.0",
+    _checkpoint("Illustrious-XL-v2.0.safetensors", r"illustr|\bill?_?xl|wai|hassaku|prefect|ntr.?mix|obsession", f"{HUB}/OnomaAIResearch/Illustrious-XL-v2.0"),
+    _pictures(16, 28, 40), sampler="euler_ancestral", scheduler="normal", cfg=6.0, quality="masterpiece, best quality", negative=XL_NEGATIVE,
+    aspects=XL_SHAPES,
+)  # fmt: skip
+ANIMA = Family(
+    "anima", "Anima", "image", "anima", "template image_anima_base_v1 of comfyui-workflow-templates-json 0.1.123",
+    (
+        ModelFile("anima-base-v1.0.safetensors", "diffusion_models", f"{HUB}/circlestone-labs/Anima", r"anima(?!gine)"),
+        ModelFile("qwen_3_06b_base.safetensors", "text_encoders", f"{HUB}/circlestone-labs/Anima", r"qwen.?3.?0\.?6b"),
+        QWEN_VAE,
+    ),
+    _pictures(20, 30, 50), multiple=16, quality="masterpiece, best quality, score_7, safe", aspects=XL_SHAPES,
+    fast=Fast((ModelFile("anima-turbo-lora-v0.2.safetensors", "loras", f"{HUB}/circlestone-labs/Anima-Official-LoRAs", r"anima.?turbo"),), 8),
+)  # fmt: skip
+NOOBAI = Family(
+    "noobai", "NoobAI checkpoint", "image", "sdxl", f"{XL_TEMPLATE}; settings: model card of NoobAI-XL",
+    _checkpoint("NoobAI-XL-v1.1.safetensors", r"noob", f"{HUB}/Laxhar/noobai-XL-1.1"),
+    _pictures(16, 28, 40), sampler="euler_ancestral", scheduler="normal", cfg=5.0, quality="masterpiece, best quality, newest, absurdres, highres",
+    negative="worst quality, old, early, low quality, lowres, signature, username, logo, bad hands, mutated hands", aspects=XL_SHAPES,
+)  # fmt: skip
+ANIMAGINE = Family(
+    "animagine", "Animagine checkpoint", "image", "sdxl", f"{XL_TEMPLATE}; settings: model card of Animagine XL 4.0",
+    _checkpoint("animagine-xl-4.0-opt.safetensors", r"animagine", f"{HUB}/cagliostrolab/animagine-xl-4.0"),
+    _pictures(16, 28, 40), sampler="euler_ancestral", scheduler="normal", cfg=5.0, quality="masterpiece, high score, great score, absurdres",
+    negative="lowres, bad anatomy, bad hands, text, error, missing finger, extra digits, fewer digits, cropped, worst quality, low quality, low score, "
+    "bad score, average score, signature, watermark, username, blurry",
+    aspects=XL_SHAPES,
+)  # fmt: skip
+PONY = Family(
+    "pony", "Pony checkpoint", "image", "sdxl", f"{XL_TEMPLATE}; settings: model card of Pony Diffusion V6 XL (clip skip 2)",
+    _checkpoint("ponyDiffusionV6XL.safetensors", r"pony|autismmix", "https://civitai.com/models/257749"),
+    _pictures(16, 25, 40), sampler="euler_ancestral", scheduler="normal", cfg=7.0, quality="score_9, score_8_up, score_7_up, source_anime",
+    negative="score_6, score_5, score_4, worst quality, low quality", aspects=XL_SHAPES, clip_skip=2,
+)  # fmt: skip
 SDXL = Family(
-    "sdxl",
-    "SDXL checkpoint",
-    "template image_sdxl_simple of comfyui-workflow-templates-json 0.1.123; sizes: SDXL report, appendix I",
-    (CHECKPOINT,),
-    {"draft": Settings(12, 640, 960), "standard": Settings(25, 832, 1216), "high": Settings(40, 832, 1216)},
-    "dpmpp_2m",
-    "karras",
-    7.0,
-    multiple=8,
-    quality="masterpiece, best quality",
-    negative="worst quality, low quality, bad anatomy, bad hands, watermark, signature",
-    aspects={
-        "square": (1024, 1024), "portrait": (832, 1216), "landscape": (1216, 832), "wide": (1344, 768), "tall": (768, 1344),
-        "1:1": (1024, 1024), "2:3": (832, 1216), "3:2": (1216, 832), "3:4": (896, 1152), "4:3": (1152, 896), "16:9": (1344, 768), "9:16": (768, 1344),
-    },
+    "sdxl", "SDXL checkpoint", "image", "sdxl", f"{XL_TEMPLATE}; sizes: SDXL report, appendix I",
+    _checkpoint("sd_xl_base_1.0.safetensors", r"xl", f"{HUB}/stabilityai/stable-diffusion-xl-base-1.0"),
+    _pictures(12, 25, 40), quality="masterpiece, best quality", negative=XL_NEGATIVE, aspects=XL_SHAPES,
+)  # fmt: skip
+NETAYUME = Family(
+    "netayume", "NetaYume Lumina", "image", "netayume", "template image_netayume_lumina_t2i of comfyui-workflow-templates-json 0.1.123",
+    _checkpoint("NetaYumev35_pretrained_all_in_one.safetensors", r"neta.?(yume|lumina)|lumina", f"{HUB}/duongve/NetaYume-Lumina-Image-2.0"),
+    _pictures(20, 30, 40, (1024, 1024)), multiple=16, aspects=XL_SHAPES,
+    prefix="You are an assistant designed to generate high quality anime images based on textual prompts. <Prompt Start> ",
+)  # fmt: skip
+Z_IMAGE_TURBO = Family(
+    "z_image_turbo", "Z-Image Turbo", "image", "z_image_turbo", "template image_z_image_turbo of comfyui-workflow-templates-json 0.1.123",
+    (
+        ModelFile("z_image_turbo_bf16.safetensors", "diffusion_models", f"{HUB}/Comfy-Org/z_image_turbo", r"z.?image.*turbo"),
+        ModelFile("qwen_3_4b.safetensors", "text_encoders", f"{HUB}/Comfy-Org/z_image_turbo", r"qwen.?3.?4b"),
+        ModelFile("ae.safetensors", "vae", f"{HUB}/Comfy-Org/z_image_turbo", r"(^|[\\/])ae\.|flux.*vae"),
+    ),
+    _pictures(6, 8, 10, (1024, 1024)), multiple=16, aspects=XL_SHAPES,
+)  # fmt: skip
+QWEN_IMAGE = Family(
+    "qwen_image", "Qwen-Image", "image", "qwen_image", "template image_qwen_Image_2512 of comfyui-workflow-templates-json 0.1.123, its note for sizes",
+    (
+        ModelFile("qwen_image_2512_fp8_e4m3fn.safetensors", "diffusion_models", f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI", r"qwen.?image(?!.*(edit|layer))"),
+        ModelFile("qwen_2.5_vl_7b_fp8_scaled.safetensors", "text_encoders", f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI", r"qwen.?2\.?5.?vl"),
+        QWEN_VAE,
+    ),
+    _pictures(25, 50, 50, (1328, 1328)), multiple=16, aspects=_shapes(1328, (1056, 1584), (1104, 1472), (928, 1664)),
+    fast=Fast(
+        (ModelFile("Qwen-Image-2512-Lightning-4steps-V1.0-fp32.safetensors", "loras", f"{HUB}/lightx2v", r"qwen.*lightning.*4step"),), 4
+    ),
+)  # fmt: skip
+SD15 = Family(
+    "sd15", "SD 1.5 checkpoint", "image", "sdxl", f"{XL_TEMPLATE} with the sizes of SD 1.5",
+    _checkpoint(
+        "v1-5-pruned-emaonly-fp16.safetensors", r"sd.?1\.?5|v1-5|anything.?v|counterfeit|meina|abyssorange|aom\d|pastel",
+        f"{HUB}/Comfy-Org/stable-diffusion-v1-5-archive",
+    ),
+    _pictures(15, 25, 40, (512, 768)), sampler="euler_ancestral", scheduler="normal", cfg=7.0, quality="masterpiece, best quality", negative=XL_NEGATIVE,
+    aspects=_shapes(512, (512, 768), (512, 680), (432, 768)),
 )  # fmt: skip
 
+# ---- clips -------------------------------------------------------------------------------------------------------------------
+
+WAN = f"{HUB}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged"
+UMT5 = ModelFile("umt5_xxl_fp8_e4m3fn_scaled.safetensors", "text_encoders", f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged", r"umt5")
+WAN_VAE = ModelFile("wan_2.1_vae.safetensors", "vae", WAN, r"wan.?2[._]?1.*vae")
+WAN_14B = {"draft": Preset(12, 640, 352, 49), "standard": Preset(20, 832, 480, 81), "high": Preset(20, 1280, 720, 81)}
+WAN_SHAPES = {"square": (640, 640), "1:1": (640, 640), "landscape": (832, 480), "16:9": (832, 480), "portrait": (480, 832), "9:16": (480, 832)}
+
+
+def _experts(what: str, loras: str) -> tuple[tuple[ModelFile, ...], Fast]:
+    """The files of a Wan 2.2 14B: an expert for the noisy steps, one for the rest, and the LoRAs for four steps."""
+    noise = ("high", "low")
+    models = [ModelFile(f"wan2.2_{what}_{n}_noise_14B_fp8_scaled.safetensors", "diffusion_models", WAN, rf"wan.?2[._]?2.*{what}.*{n}") for n in noise]
+    fast = [ModelFile(f"wan2.2_{what}_lightx2v_4steps_lora_{loras}_{n}_noise.safetensors", "loras", WAN, rf"{what}.*(lightx2v|4.?step).*{n}") for n in noise]
+    return (*models, UMT5, WAN_VAE), Fast(fast, 4)
+
+
+T2V_FILES, T2V_FAST = _experts("t2v", "v1.1")
+I2V_FILES, I2V_FAST = _experts("i2v", "v1")
+WAN22_14B_T2V = Family(
+    "wan22_14b_t2v", "Wan 2.2 14B text to clip", "video", "wan22_14b_t2v", "template video_wan2_2_14B_t2v of comfyui-workflow-templates-json 0.1.123",
+    T2V_FILES, WAN_14B, multiple=16, fps=16.0, aspects=WAN_SHAPES, fast=T2V_FAST,
+)  # fmt: skip
+WAN22_14B_I2V = Family(
+    "wan22_14b_i2v", "Wan 2.2 14B picture to clip", "video", "wan22_14b_i2v", "template video_wan2_2_14B_i2v of comfyui-workflow-templates-json 0.1.123",
+    I2V_FILES, WAN_14B, multiple=16, fps=16.0, aspects=WAN_SHAPES, fast=I2V_FAST, pictures=1,
+)  # fmt: skip
+WAN22_14B_FLF2V = Family(
+    "wan22_14b_flf2v", "Wan 2.2 14B first and last frame", "video", "wan22_14b_flf2v",
+    "template video_wan2_2_14B_flf2v of comfyui-workflow-templates-json 0.1.123",
+    I2V_FILES, WAN_14B, multiple=16, fps=16.0, aspects=WAN_SHAPES, fast=I2V_FAST, pictures=2,
+)  # fmt: skip
 WAN22_5B = Family(
-    "wan22_5b",
-    "Wan 2.2 5B",
-    "template video_wan2_2_5B_ti2v of comfyui-workflow-templates-json 0.1.123 (20 steps, cfg 5, uni_pc/simple, shift 8, 24 fps)",
+    "wan22_5b", "Wan 2.2 5B", "video", "wan22_5b", "template video_wan2_2_5B_ti2v of comfyui-workflow-templates-json 0.1.123",
     (
-        ModelFile("diffusion_models", "UNETLoader", "unet_name", r"wan.*2[._]2.*5b", "wan2.2_ti2v_5B_fp16.safetensors"),
-        ModelFile("text_encoders", "CLIPLoader", "clip_name", r"umt5", "umt5_xxl_fp8_e4m3fn_scaled.safetensors"),
-        ModelFile("vae", "VAELoader", "vae_name", r"wan.*2[._]2.*vae", "wan2.2_vae.safetensors"),
+        ModelFile("wan2.2_ti2v_5B_fp16.safetensors", "diffusion_models", WAN, r"wan.*2[._]?2.*5b"),
+        UMT5,
+        ModelFile("wan2.2_vae.safetensors", "vae", WAN, r"wan.?2[._]?2.*vae"),
     ),
-    {"draft": Settings(12, 640, 352, 33), "standard": Settings(20, 832, 480, 49), "high": Settings(30, 1280, 704, 121)},
-    "uni_pc",
-    "simple",
-    5.0,
-    multiple=32,
-    negative="static, blurry, worst quality, low quality, deformed, extra limbs, subtitles, watermark",
-    fps=24.0,
-    frame_step=4,
-    shift=8.0,
-)
+    {"draft": Preset(12, 640, 352, 33), "standard": Preset(20, 832, 480, 49), "high": Preset(30, 1280, 704, 121)},
+    multiple=32, fps=24.0, aspects={**WAN_SHAPES, "wide": (1280, 704), "tall": (704, 1280)}, takes_picture=True,
+)  # fmt: skip
+
+PICTURES = (ILLUSTRIOUS, ANIMA, NOOBAI, ANIMAGINE, NETAYUME, PONY, SDXL, Z_IMAGE_TURBO, QWEN_IMAGE, SD15)
+CLIPS = (WAN22_14B_I2V, WAN22_14B_FLF2V, WAN22_14B_T2V, WAN22_5B)
+FAMILIES = (*PICTURES, *CLIPS)
+RECOGNISED = (*CLIPS, NETAYUME, NOOBAI, ANIMAGINE, PONY, SD15, ILLUSTRIOUS, ANIMA, Z_IMAGE_TURBO, QWEN_IMAGE, SDXL)
+"""The order in which a file's name is tried: words that stand in few names come first."""
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[\s_\-.]+", "", name.replace("\\", "/").lower())
-
-
-def choose(file: ModelFile, catalog: NodeCatalog, asked: str | None = None) -> str:
-    """The server's file for a need: the asked one by any unambiguous part of its name, else the first that fits the pattern.
-
-    Raises:
-        NodeUnknown: the server lacks the loader. ModelUnknown: nothing fits, with the nearest names or where the file belongs.
-    """
-    if file.node not in catalog:
-        raise NodeUnknown(f"The server has no node {file.node}.", hint="Update ComfyUI.")
-    names = list(catalog.choices(file.node, file.input))
-    if asked is not None:
-        return _asked(asked, names, file)
-    fitting = [name for name in names if re.search(file.pattern, name, re.IGNORECASE)]
-    if fitting:
-        return fitting[0]
-    if names and file is CHECKPOINT:
-        return names[0]
-    raise ModelUnknown(f"The server has no {file.folder} file that fits.", hint=file.advice, field="model")
-
-
-def _asked(asked: str, names: Sequence[str], file: ModelFile) -> str:
-    exact = [name for name in names if name in (asked, asked.replace("/", "\\"), asked.replace("\\", "/"))]
-    found = exact or [name for name in names if _normal(asked) in _normal(name)]
-    if not found:
-        hint = offer(asked, names) if names else file.advice
-        raise ModelUnknown(f"The server has no model '{asked}' in {file.folder}.", hint=hint, field="model")
-    if len(found) > 1:  # a whole name wins over names it is a part of
-        found = [name for name in found if _normal(name.rsplit(".", 1)[0]) == _normal(asked)] or found
-    if len(found) > 1:
-        raise ModelUnknown(f"'{asked}' fits several models: {', '.join(found[:6])}.", hint="Give more of the name.", field="model")
-    return found[0]
-
-
-def choose_all(family: Family, catalog: NodeCatalog, asked: str | None) -> list[str]:
-    """The server's files for a family, in its order; everything that is missing is said at once.
-
-    Raises:
-        ModelUnknown: naming each missing file and where it belongs.
-    """
-    chosen: list[str] = []
-    missing: list[str] = []
-    for place, file in enumerate(family.files):
-        try:
-            chosen.append(choose(file, catalog, asked if place == 0 else None))
-        except ModelUnknown as error:
-            if asked is not None and place == 0 and catalog.choices(file.node, file.input):
-                raise
-            missing.append(error.hint or str(error))
-    if missing:
-        kind = "clips" if family.fps else "pictures"
-        raise ModelUnknown(f"The server cannot make {kind} yet: it has no {family.title} files.", faults=missing, hint=" ".join(missing), field="model")
-    return chosen
-
-
-def with_quality(prompt: str, family: Family, wanted: bool) -> str:
-    """The prompt with the family's quality words in front, unless it has them or they are not wanted."""
-    if not wanted or not family.quality or family.quality.lower() in prompt.lower():
-        return prompt
-    return f"{family.quality}, {prompt}"
-
-
-def rounded(value: int, multiple: int) -> int:
-    """The nearest multiple, at least one."""
-    return max(multiple, round(value / multiple) * multiple)
-
-
-def refuse(graph: Mapping[str, Any], catalog: NodeCatalog) -> None:
-    """Raise with all faults of a graph at once, so that nothing is sent that the server would refuse."""
-    faults = validate(graph, catalog)
-    if not faults:
-        return
-    lines = [str(fault) for fault in faults]
-    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-    kinds = {fault.kind for fault in faults}
-    if kinds == {"unknown_node"}:
-        names = sorted({str(fault.value) for fault in faults})
-        raise NodeUnknown(f"The server lacks {', '.join(names)}.", faults=lines, hint=faults[0].hint)
-    _raise(ModelUnknown if kinds == {"not_in_list"} else WorkflowInvalid, f"{lines[0]}{more}", lines)
-
-
-def _raise(kind: type[WorkflowInvalid], message: str, faults: Sequence[str]) -> NoReturn:
-    raise kind(message, faults=faults)
+def family_of(name: str, folder: str) -> Family | None:
+    """The family that a model file belongs to by its name; None if no word in it is known."""
+    return next((family for family in RECOGNISED if family.files[0].folder == folder and family.files[0].fits(name)), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from toolkit.pipelines.families import Built
+from toolkit.pipelines.built import Built
 from toolkit.requests import WorkflowRequest
 from toolkit.roles import recipe_of
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import ServerError, ToolkitError
 from toolkit.graph import NodeCatalog
 from toolkit.ledger import Ledger, LiveBoard
-from toolkit.pipelines.families import CHECKPOINT, SDXL, WAN22_5B, choose_all
+from toolkit.pipelines.choosing import can_make, names_of
+from toolkit.pipelines.families import LOADERS
 from toolkit.processes import ensure_engine
 from toolkit.settings import ENGINE, FoundBy, ServerAddress, Settings, parse_servers, remembered_servers
 
@@ -90,7 +91,7 @@ class Servers:
             return None
         held = self._catalogs.get(address.url)
         if held is None or held[0] != facts.catalog_hash:
-            held = (facts.catalog_hash, NodeCatalog(self._ledger.catalog(address.url) or {}))
+            held = (facts.catalog_hash, self._ledger.catalog(address.url) or NodeCatalog({}))
             self._catalogs[address.url] = held
         return held[1]
 
@@ -125,7 +126,7 @@ class Servers:
 
         url = ensure_engine(self._settings.home) if address.is_engine else None
         look = look_at(address, url, self._settings.headers, LOOK_TIMEOUT_S)
-        self._ledger.remember_server(address.url, look.facts, look.instance, look.object_info)
+        self._ledger.remember_server(address.url, look.facts, look.instance, look.catalog)
         return look
 
     def status(self) -> list[ServerStatus]:
@@ -152,17 +153,9 @@ class Servers:
     def can_make(self, address: ServerAddress) -> list[str]:
         """The families whose nodes and files the server has."""
         catalog = self.catalog(address)
-        found = []
-        for family in (SDXL, WAN22_5B) if catalog is not None else ():
-            try:
-                choose_all(family, catalog, None)  # type: ignore[arg-type]
-                found.append(family.name)
-            except ToolkitError:
-                continue
-        return found
+        return can_make(catalog) if catalog is not None else []
 
     def models(self, address: ServerAddress) -> dict[str, list[str]]:
         """The files of the server by folder, for the loaders the pipelines use."""
         catalog = self.catalog(address)
-        files = (CHECKPOINT, *WAN22_5B.files)
-        return {file.folder: list(catalog.choices(file.node, file.input)) for file in files} if catalog is not None else {}
+        return {folder: list(names_of(folder, catalog)) for folder in LOADERS} if catalog is not None else {}
