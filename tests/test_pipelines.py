@@ -165,7 +165,7 @@ def test_a_server_can_make_what_it_has_all_files_for():
 def test_pictures_take_the_first_family_that_is_all_there_and_say_why():
     everything = build(ImageRequest(prompt="a"), FULL)
     assert everything.recipe["family"] == PICTURES[0].name
-    assert "the first of Illustrious checkpoint, Anima" in everything.recipe["choice"]
+    assert everything.recipe["choice"] == "Illustrious checkpoint, the first family in our order whose files are all there"
     assert build(ImageRequest(prompt="a"), server_of(*PICTURES[3:])).recipe["family"] == PICTURES[3].name
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from PIL import Image
 
 from tests.conftest import end_children
 from toolkit import Studio
@@ -554,11 +556,103 @@ def test_the_routes_are_those_of_the_interface_and_the_page_of_docs_lists_them(r
     paths = rest.get("/api/openapi.json").json()["paths"]
     assert {f"{method.upper()} {path.removeprefix('/api/anime')}" for path, methods in paths.items() for method in methods} == {
         "POST /generate/image", "POST /generate/video", "GET /jobs/{job_id}", "GET /jobs", "GET /queue", "POST /jobs/{job_id}/cancel",
-        "POST /jobs/{job_id}/retry", "GET /jobs/{job_id}/files/{name}", "GET /health", "GET /models", "GET /stats",
+        "POST /jobs/{job_id}/retry", "GET /jobs/{job_id}/files/{name}", "GET /health", "GET /models", "GET /stats", "POST /generate/workflow",
+        "POST /plan", "POST /uploads", "GET /missing/{what}",
     }  # fmt: skip
     page = rest.get("/api/docs").text
     assert all(path in page for path in paths)
     assert not re.search(r'(src|href)="https?:', page)  # nothing from elsewhere
+
+
+# ---- pictures to begin with, workflows, plans ------------------------------------------------------------------------------
+
+
+def png(size=(40, 60)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (200, 30, 90)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_picture_comes_in_raw_or_in_a_form_and_is_one_picture(rest):
+    raw = rest.post("/api/anime/uploads", content=png(), headers={"Content-Type": "image/png"})
+    form = rest.post("/api/anime/uploads", files={"image": ("a.png", png(), "image/png")})
+    assert (raw.status_code, form.status_code) == (201, 201)
+    assert raw.json() == form.json() == {"sha256": hashlib.sha256(png()).hexdigest(), "width": 40, "height": 60}
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "code"),
+    [
+        ({"content": b"MZ a program", "headers": {"Content-Type": "image/png"}}, 422, "request_invalid"),
+        ({"content": b"", "headers": {"Content-Type": "image/png"}}, 422, "request_invalid"),
+        ({"content": png(), "headers": {"Content-Type": "text/plain"}}, 415, "picture_required"),
+        ({"content": png()}, 415, "picture_required"),
+        ({"content": b"\0" * 20_000_001, "headers": {"Content-Type": "image/png"}}, 413, "body_too_large"),
+        ({"files": {"note": (None, "no file")}}, 400, "file_required"),
+        ({"files": {"image": ("a.png", b"\0" * 20_200_000, "image/png")}}, 413, "body_too_large"),
+    ],
+    ids=["program", "empty", "text", "nothing said", "large", "no file", "large form"],
+)
+def test_what_is_no_picture_is_refused(rest, call, status, code):
+    began = time.monotonic()
+    assert refused(rest.post("/api/anime/uploads", **call), status, code)["message"]
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_request_refers_to_an_upload_or_to_a_file_of_a_job(rest, done, studio):
+    kept = rest.post("/api/anime/uploads", content=png(), headers={"Content-Type": "image/png"}).json()
+    for reference in ({"sha256": kept["sha256"]}, {"job_id": done["job_id"], "number": 1}):
+        body = {"kind": "image", "prompt": "a fox", "image": reference, "denoise": 0.5}
+        graph = rest.post("/api/anime/plan", json=body).json()["graph"]
+        assert not graph or "LoadImage" in {node["class_type"] for node in graph.values()}
+    for wrong in ({"sha256": "f" * 64}, {"sha256": "x"}, {"job_id": done["job_id"], "number": 9}, {}, "a.png", 5):
+        answer = rest.post("/api/anime/generate/image", json={"prompt": "x", "image": wrong})
+        assert answer.status_code == 422, (wrong, answer.text)
+    refused(rest.post("/api/anime/generate/image", json={"prompt": "x", "image": {"job_id": "nobody"}}), 404, "job_not_found")
+
+
+def test_no_path_of_this_machine_is_a_picture_for_a_caller(rest, tmp_path, studio):
+    (tmp_path / "private.png").write_bytes(png((3, 3)))
+    for path in (str(tmp_path / "private.png"), "/etc/passwd"):
+        for kind in ("image", "video"):
+            assert refused(rest.post(f"/api/anime/generate/{kind}", json={"prompt": "x", "image": path}), 422, "request_invalid")["field"] == "image"
+        body = {"workflow": {**GRAPH, "3": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}}, "parameters": {"3.image": path}}
+        assert rest.post("/api/anime/generate/workflow", json=body).status_code == 422
+    assert not (studio.home / "inputs" / f"{hashlib.sha256(png((3, 3))).hexdigest()}.png").exists()
+
+
+GRAPH = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 1}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+}
+
+
+def test_a_workflow_is_run_with_parameters_set(rest):
+    answer = rest.post("/api/anime/generate/workflow", json={"workflow": GRAPH, "parameters": {"width": 96, "1.color": 255}, "project": "own"})
+    assert answer.status_code == 202, answer.text
+    job = until(rest, answer.json()["job_id"])
+    assert (job["status"], job["kind"], job["project"], job["files"][0]["width"]) == ("done", "workflow", "own", 96)
+    error = refused(rest.post("/api/anime/generate/workflow", json={"workflow": GRAPH, "parameters": {"widht": 9}}), 422, "parameter_missing")
+    assert "width" in error["hint"]
+    refused(rest.post("/api/anime/generate/workflow", json={"workflow": {"1": {"class_type": "Nope", "inputs": {}}}}), 422, "node_unknown")
+    refused(rest.post("/api/anime/generate/workflow", json={"workflow": GRAPH, "parameter": {}}), 422, "request_invalid")
+
+
+def test_a_plan_says_what_would_happen_and_sends_nothing(rest):
+    before = rest.get("/api/anime/jobs").json()["total"]
+    plan = rest.post("/api/anime/plan", json={"kind": "image", "prompt": "a fox", "seed": 1}).json()
+    assert (plan["jobs"], plan["faults"]) == (1, [])
+    assert "files are all there" in plan["sentence"]
+    assert "KSampler" in {node["class_type"] for node in plan["graph"].values()}
+    faulty = rest.post("/api/anime/plan", json={"kind": "image", "prompt": "a fox", "model": "nobody"}).json()
+    assert "no model 'nobody'" in faulty["faults"][0]
+    refused(rest.post("/api/anime/plan", json={"prompt": "a fox"}), 422, "request_invalid")
+    assert rest.get("/api/anime/jobs").json()["total"] == before
+
+
+def test_what_is_missing_is_listed_with_its_folder(rest):
+    assert rest.get("/api/anime/missing/image").json() == {"missing": []}
+    refused(rest.get("/api/anime/missing/ilustrious"), 422, "request_invalid")
 
 
 def test_no_token_or_path_of_the_home_leaves_with_an_answer(studio):

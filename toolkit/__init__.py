@@ -11,19 +11,25 @@ if TYPE_CHECKING:
     from toolkit.errors import ToolkitError
     from toolkit.exported import Parameter, Workflow
     from toolkit.jobs import Job, OutputFile, Timings
+    from toolkit.pipelines.families import ModelFile
     from toolkit.progress import Progress, Range
-    from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest
-    from toolkit.studio import JobHandle, OutputHandle, Result, ServerStatus, Studio
+    from toolkit.requests import ImageRef, ImageRequest, Lora, VideoRequest, WorkflowRequest
+    from toolkit.studio import Batch, JobHandle, OutputHandle, Plan, Result, ServerStatus, Studio
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
+    "ImageRef",
     "ImageRequest",
     "Job",
     "JobHandle",
+    "Lora",
+    "ModelFile",
     "OutputFile",
     "OutputHandle",
     "Parameter",
+    "Plan",
     "Progress",
     "Range",
     "Result",
@@ -41,8 +47,9 @@ _ROOMS = {
     "exported": "Parameter Workflow",
     "jobs": "Job OutputFile Timings",
     "progress": "Progress Range",
-    "requests": "ImageRequest VideoRequest WorkflowRequest",
-    "studio": "JobHandle OutputHandle Result ServerStatus Studio",
+    "pipelines.families": "ModelFile",
+    "requests": "ImageRef ImageRequest Lora VideoRequest WorkflowRequest",
+    "studio": "Batch JobHandle OutputHandle Plan Result ServerStatus Studio",
 }
 
 

@@ -178,9 +178,9 @@ def parse_object(raw: bytes | str) -> dict[str, Any]:
     return found
 
 
-def too_large(size: int) -> Refused:
+def too_large(size: int, limit: int = BODY_LIMIT) -> Refused:
     """The refusal of a body of `size` bytes."""
-    return Refused(413, "body_too_large", f"The body has {size} bytes; at most {BODY_LIMIT} are read.")
+    return Refused(413, "body_too_large", f"The body has {size} bytes; at most {limit} are read.")
 
 
 def _decoded(raw: bytes | str) -> str:

@@ -190,6 +190,21 @@ class ComfyClient:
         """Let the server unload its models and give memory back, once it is between two prompts."""
         self._refuse(await self._ask("POST", "/api/free", json={"unload_models": True, "free_memory": True}))
 
+    async def upload(self, name: str, data: bytes) -> None:
+        """Put a picture into the server's input folder under `subfolder/name`, over an equal one.
+
+        Raises:
+            WireError: the server kept it under another name.
+        """
+        subfolder, _, filename = name.rpartition("/")
+        files = {"image": (filename, data, "image/png")}
+        response = await self._ask("POST", "/api/upload/image", files=files, data={"subfolder": subfolder, "type": "input", "overwrite": "true"})
+        self._refuse(response)
+        said = self._decoded(response)
+        kept = f"{said.get('subfolder')}/{said.get('name')}" if isinstance(said, Mapping) else None
+        if kept != name:
+            raise WireError(f"{self.address.url} kept an input picture as {kept}.", server_url=self.address.url)
+
     @contextlib.asynccontextmanager
     async def view(self, output: ServerOutput) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
         """A file of the server as its length in bytes, if said, and a stream of chunks.

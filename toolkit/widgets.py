@@ -29,6 +29,7 @@ from toolkit.progress import Progress, Range
 from toolkit.thumbnails import THUMBNAIL_LIMIT, thumbnail
 
 if TYPE_CHECKING:
+    from toolkit.studio.batches import Batch
     from toolkit.studio.handles import JobHandle
 
 PREVIEW_EVERY_S = 0.2  # five a second look alive; each is up to 150 kB for the browser
@@ -250,6 +251,14 @@ def show_files(job: Job) -> str:
 def show_file(file: OutputFile) -> str:
     """One file as HTML that needs no kernel: a picture as WebP, a clip playing if it is small, else by its poster and name."""
     return STYLE + _row([_figure(file, Path(file.name).name, (512, THUMBNAIL_LIMIT))])
+
+
+def show_batch(batch: Batch) -> str:
+    """The pictures of a batch as they are now, small, in the order of its jobs."""
+    shown = [(file, _about(handle.job)) for handle in batch.jobs for file in handle.job.files]
+    limits = (160, max(THUMBNAIL_LIMIT * 3 // max(len(shown), 3), 2_000))
+    title = f"<div><strong>{escape(repr(batch))}</strong></div>"
+    return f'<div class="toolkit-card">{STYLE}{title}{_row([_figure(file, about, limits, playing=False) for file, about in shown])}</div>'
 
 
 def _row(figures: Sequence[str]) -> str:

@@ -17,10 +17,12 @@ from toolkit.errors import DiskFull, OutputError, OutputGone, ServerRefused, Ser
 from toolkit.failures import failure_words, without_secrets
 from toolkit.feeder.link import Link
 from toolkit.graph import NodeCatalog
+from toolkit.inputs import InputStore
 from toolkit.jobs import Attempt, Job, JobStatus, OutputFile
 from toolkit.ledger import Ledger, LiveBoard, Outcome
 from toolkit.outputs import OutputStore, text_chunks
 from toolkit.protocol import HistoryEntry, ServerOutput
+from toolkit.requests import ImageRef, pictures_of
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class Desk:
     home_ledger: Ledger
     board: LiveBoard
     store: OutputStore
+    inputs: InputStore
     link: Link
     epoch: int
     database: Callable[..., Awaitable[Any]]
@@ -44,6 +47,18 @@ class Desk:
         """What the server can run, as the ledger last saw it."""
         found: NodeCatalog | None = await self.database(lambda: self.home_ledger.catalog(self.link.address.url))
         return found
+
+    async def hand_in(self, graph: Mapping[str, Any]) -> None:
+        """Bring a graph's input pictures to the server, those it lacks.
+
+        Raises:
+            ServerError: it cannot be asked, or does not take one.
+        """
+        for sha256 in pictures_of(graph):
+            name = ImageRef(sha256=sha256).server_name
+            subfolder, _, filename = name.rpartition("/")
+            if not await self.link.client.has(ServerOutput("", "images", 0, filename, subfolder, "input")):
+                await self.link.client.upload(name, await asyncio.to_thread(self.inputs.path(sha256).read_bytes))
 
     def discreet(self, said: Any) -> Any:
         """A text or JSON value without the secrets of this server: its errors are free to quote our address and headers."""

@@ -21,11 +21,13 @@ from toolkit.feeder.collect import Desk, reason_of
 from toolkit.feeder.link import Link
 from toolkit.feeder.run import Run
 from toolkit.graph import NodeCatalog
+from toolkit.inputs import InputStore, WildcardFolder
 from toolkit.jobs import IN_FLIGHT, Job, JobStatus, OpenJob
 from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, Outcome, Pause, StaleEpoch
 from toolkit.order import next_job
 from toolkit.outputs import OutputStore
 from toolkit.pipelines import build
+from toolkit.requests import pictures_of
 from toolkit.settings import ServerAddress
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Feeder:
         self.ledger = Ledger(home)
         self.board = LiveBoard(home)
         self.store = OutputStore(home)
+        self.inputs, self.wildcards = InputStore(home), WildcardFolder(home)
         self.link = Link(home, address, headers)
         self.runs: dict[str, Run] = {}
         self.tasks: set[asyncio.Task[None]] = set()
@@ -64,7 +67,7 @@ class Feeder:
         """Feed until idle; ends early, saying so in the log, when another feeder has taken the server."""
         self.epoch: int = await self._database(lambda: self.ledger.take_server(self.address.url))
         log.info("feeding %s from %s, epoch %d", self.address.url, self.home, self.epoch)
-        self.desk = Desk(self.ledger, self.board, self.store, self.link, self.epoch, self._database)
+        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, self.link, self.epoch, self._database)
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self.link.keep_listening())]
         try:
             await self._resume()
@@ -203,7 +206,9 @@ class Feeder:
         job = await self._database(lambda: self.ledger.job(waiting.id))
         number = job.attempt + 1
         try:
-            built = build(job.request, self._catalog, f"toolkit/{job.id}/{number}")
+            built = build(job.request, self._catalog, f"toolkit/{job.id}/{number}", self.wildcards)
+            for sha256 in pictures_of(built.graph):
+                self.inputs.find(sha256)
         except Exception as error:  # the top of a job: what breaks its graph must not stop the line behind it
             refusal = reason_of(error) if isinstance(error, ToolkitError) else _stumbled(error)
             log.warning("%s cannot be built: %s", job.id[:8], refusal.error)

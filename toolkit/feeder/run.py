@@ -88,17 +88,21 @@ class Run:
         """POST once. In doubt, nothing is sent again before the server was asked."""
         self._not_sent, self._client_id = False, self.desk.link.client_id
         about = {"toolkit": {"job_id": self.job.id, "attempt": self.attempt.number}}
+        handed_in = False
         try:
+            await self.desk.hand_in(self.graph)
+            handed_in = True
             accepted = await self.desk.link.client.submit(self.graph, self.attempt.prompt_id, self._client_id, about)
         except PromptRejected as error:
             self._refusal = error
         except ServerUnreachable as error:
             self.desk.link.down(error)
-            self._not_sent = error.not_sent
+            self._not_sent = error.not_sent or not handed_in
         except ServerError as error:
-            if isinstance(error, ServerRefused) and error.status in GATES:
+            status = error.status if isinstance(error, ServerRefused) else None
+            if status in GATES or (not handed_in and (status is None or status >= 500)):
                 self.desk.link.down(error)
-                self._not_sent = error.status < 500
+                self._not_sent = not handed_in or (status or 500) < 500
             elif isinstance(error, ServerRefused):  # an answer that cannot be read says neither yes nor no: in doubt
                 self._refusal = error
         else:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rapidfuzz import process as fuzzy
+
 from toolkit.errors import JobUnknown
 from toolkit.graph import NodeCatalog
-from toolkit.jobs import FINAL, IN_FLIGHT, OPEN, Attempt, Job, OpenJob, OutputFile
+from toolkit.jobs import FINAL, IN_FLIGHT, OPEN, Attempt, Job, JobStatus, OpenJob, OutputFile
 from toolkit.ledger import rows
 from toolkit.ledger.database import Database
 from toolkit.ledger.entries import Pause, ServerFacts
 from toolkit.ledger.origin import HELD_TO
+from toolkit.requests import Request
 
 JOB_IDS = "SELECT id FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 20"
 
@@ -117,6 +121,29 @@ class Finder:
         query = f"""SELECT attempts.* FROM attempts JOIN jobs ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number
             WHERE server_url = ? AND attempts.status IN ({status}) AND jobs.seq > {HELD_TO} ORDER BY jobs.seq"""
         return [rows.read_attempt(row) for row in self._database.rows(query, server_url)]
+
+    def hash_of(self, request: Request) -> str:
+        """Equal for requests that are equal field by field, seed included."""
+        return hashlib.sha256(json.dumps(request.as_json(), sort_keys=True).encode()).hexdigest()[:32]
+
+    def has_equal(self, request: Request) -> bool:
+        """Whether a job with an equal request is open or done."""
+        words = ", ".join(f"'{status}'" for status in OPEN | {JobStatus.DONE})
+        query = f"SELECT 1 FROM jobs WHERE request_hash = ? AND cancel_asked = 0 AND status IN ({words}) LIMIT 1"
+        return bool(self._database.rows(query, self.hash_of(request)))
+
+    def group(self, name: str) -> tuple[str, str]:
+        """Id and name of the latest group of this name.
+
+        Raises:
+            JobUnknown: there is none.
+        """
+        found = self._database.rows("SELECT group_id, group_name FROM jobs WHERE group_name = ? ORDER BY seq DESC LIMIT 1", name)
+        if not found:
+            known = [row[0] for row in self._database.rows("SELECT DISTINCT group_name FROM jobs WHERE group_name IS NOT NULL")]
+            near = fuzzy.extractOne(name, known, score_cutoff=60)
+            raise JobUnknown(f"There is no batch '{name[:60]}' in {self.home}.", hint=f"Did you mean '{near[0]}'?" if near else None)
+        return found[0][0], found[0][1]
 
     def longest_run_s(self, kind: str, server_url: str) -> float | None:
         """The longest time that a job of this kind ever ran on this server before it ended well, in seconds."""

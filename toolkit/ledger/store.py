@@ -26,7 +26,6 @@ from toolkit.ledger.database import Database
 from toolkit.ledger.entries import Claim, NewJob, Outcome, StaleEpoch
 from toolkit.ledger.find import Finder
 from toolkit.ledger.origin import HELD_TO, identify, refuse_network_disk
-from toolkit.requests import Request
 
 ROOM_BYTES = 8_000_000  # what two running jobs may still write into the ledger, and the largest request
 
@@ -47,7 +46,8 @@ class Ledger(Finder):
         with self._database.transaction() as connection:
             revision = _next_revision(connection)
             for job in new:
-                ids.append(_reusable(connection, job) or _insert_job(connection, job, revision))
+                digest = self.hash_of(job.request)
+                ids.append(_reusable(connection, job, digest) or _insert_job(connection, job, revision, digest))
         found = {job.id: job for job in self._jobs("jobs.id IN (%s)", ids)}
         return [found[job_id] for job_id in ids]
 
@@ -231,23 +231,18 @@ def _next_revision(connection: sqlite3.Connection) -> int:
     return int(connection.execute("UPDATE counter SET revision = revision + 1 RETURNING revision").fetchone()[0])
 
 
-def request_hash(request: Request) -> str:
-    """Equal for requests that are equal field by field, seed included."""
-    return hashlib.sha256(json.dumps(request.as_json(), sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _reusable(connection: sqlite3.Connection, job: NewJob) -> str | None:
+def _reusable(connection: sqlite3.Connection, job: NewJob, digest: str) -> str | None:
     if job.reuse is False or job.retry_of is not None:
         return None
     status = {JobStatus.DONE} | OPEN if job.reuse else OPEN
     marks = ", ".join(f"'{word}'" for word in status)
     query = f"SELECT id FROM jobs WHERE request_hash = ? AND servers = ? AND person = ? AND cancel_asked = 0 AND status IN ({marks})"
     query += f" AND (status = '{JobStatus.DONE}' OR seq > {HELD_TO}) ORDER BY seq DESC LIMIT 1"
-    found = connection.execute(query, (request_hash(job.request), json.dumps(list(job.servers)), job.person)).fetchone()
+    found = connection.execute(query, (digest, json.dumps(list(job.servers)), job.person)).fetchone()
     return str(found[0]) if found else None
 
 
-def _insert_job(connection: sqlite3.Connection, job: NewJob, revision: int) -> str:
+def _insert_job(connection: sqlite3.Connection, job: NewJob, revision: int, digest: str) -> str:
     now = Instant.now()
     request = job.request.as_json()
     _insert(
@@ -256,7 +251,7 @@ def _insert_job(connection: sqlite3.Connection, job: NewJob, revision: int) -> s
         {
             "id": job.id, "revision": revision, "status": JobStatus.QUEUED, "kind": request["kind"], "project": job.request.project, "origin": job.origin,
             "person": job.person, "priority": PRIORITIES.index(job.priority), "servers": json.dumps(list(job.servers)), "group_id": job.group_id,
-            "group_name": job.group_name, "retry_of": job.retry_of, "request": json.dumps(request), "request_hash": request_hash(job.request),
+            "group_name": job.group_name, "retry_of": job.retry_of, "request": json.dumps(request), "request_hash": digest,
             "created_at": now.wall, "created": rows.instant_text(now), "warnings": json.dumps(list(job.warnings)),
         },
     )  # fmt: skip

@@ -67,8 +67,8 @@ def _best(kind: Kind, catalog: NodeCatalog, pictures: int) -> Choice:
     for family in families:
         files = files_of(family, catalog)
         if None not in files and not lacking_nodes(family, catalog):
-            why = f"{family.title}, the first of {_listed(f.title for f in families)} whose files are all there" if len(families) > 1 else family.title
-            return Choice(family, [name for name in files if name], why + _because(pictures))
+            why = f"{family.title}, the first family in our order whose files are all there{_because(pictures)}"
+            return Choice(family, [name for name in files if name], why)
     unknown = [name for name in names_of("checkpoints", catalog) if family_of(name, "checkpoints") is None] if kind == "image" else []
     if unknown:
         return _guessed(unknown[0])
@@ -182,6 +182,20 @@ def lacking(family: Family, catalog: NodeCatalog) -> list[ModelFile]:
     return [file for file, name in zip(family.files, files_of(family, catalog), strict=True) if name is None]
 
 
+def missing(kind_or_family: str, catalogs: Sequence[NodeCatalog]) -> list[ModelFile]:
+    """The fewest files that would let one of these servers make pictures (`image`), clips (`video`), or run this family; none if one can.
+
+    Raises:
+        RequestInvalid: no such family, with the nearest one.
+    """
+    wanted = [family for family in FAMILIES if kind_or_family in (family.kind, family.name)]
+    if not wanted:
+        hint = offer(kind_or_family, ["image", "video", *(family.name for family in FAMILIES)])
+        raise RequestInvalid(f"'{kind_or_family}' is no family.", field="family", hint=hint)
+    able = [lacking(family, catalog) for catalog in catalogs for family in wanted if not lacking_nodes(family, catalog)]
+    return min(able, key=len, default=list(wanted[0].files))
+
+
 def can_make(catalog: NodeCatalog) -> list[str]:
     """The families whose nodes and files are all there."""
     return [family.name for family in FAMILIES if not lacking_nodes(family, catalog) and not lacking(family, catalog)]
@@ -203,7 +217,3 @@ def _missing(kind: Kind, families: Sequence[Family], catalog: NodeCatalog) -> Mo
     what = "clips" if kind == "video" else "pictures"
     said = f"The server cannot make {what} yet: it has no {family.title} files."
     return ModelUnknown(said, faults=missing, hint=" ".join(missing), field="model")
-
-
-def _listed(titles: Iterable[str]) -> str:
-    return ", ".join(titles)

@@ -36,6 +36,7 @@ class House:
         routes.add_api_route("/queue", self.queue)
         routes.add_api_route("/health", self.health)
         routes.add_api_route("/models", self.models)
+        routes.add_api_route("/missing/{what}", self.missing)
         routes.add_api_route("/stats", self.stats)
         return routes
 
@@ -81,6 +82,11 @@ class House:
     def _models_of(self, server: ServerStatus) -> dict[str, Any]:
         address = next(address for address in self._studio._servers.addresses if address.url == server.url)
         return {**_server_json(server), "can_make": list(server.can_make), "models": self._studio._servers.models(address)}
+
+    def missing(self, what: str) -> dict[str, Any]:
+        """Which files a server lacks to make `image`, `video`, or to run one family, and where they belong."""
+        files = self._studio.missing(what)
+        return {"missing": [{"name": file.name, "folder": file.folder, "size_bytes": file.size_bytes, "source": file.source} for file in files]}
 
     def stats(self) -> dict[str, Any]:
         """How many jobs are in each status."""

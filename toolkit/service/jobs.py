@@ -19,11 +19,36 @@ from starlette.requests import ClientDisconnect
 from toolkit.admission import BODY_LIMIT, Refused, parse_object, too_large
 from toolkit.jobs import JobStatus
 from toolkit.progress import Range
-from toolkit.requests import ImageRequest, VideoRequest, explain
+from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest, explain, parse_request
 from toolkit.requests import Request as JobRequest
 from toolkit.service.files import file_response
 from toolkit.shapes import job_json, jobs_json
 from toolkit.studio import JobHandle, Studio
+
+
+async def read_bytes(request: Request, limit: int) -> bytes:
+    """A request's body.
+
+    Raises:
+        Refused: 413 before more than `limit` bytes are held, 400 for one that ends early.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large(int(declared), limit)
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise too_large(len(body), limit)
+    except ClientDisconnect as error:
+        raise Refused(400, "body_unfinished", "The body ended before it was complete.") from error
+    return bytes(body)
+
+
+def media_type_of(request: Request) -> str:
+    """The plain content type of a body."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
 async def read_body(request: Request) -> dict[str, Any]:
@@ -32,21 +57,24 @@ async def read_body(request: Request) -> dict[str, Any]:
     Raises:
         Refused: 413 before more than `BODY_LIMIT` bytes are held, 415 for another content type, 400 for what is no JSON object.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > BODY_LIMIT:
-        raise too_large(int(declared))
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > BODY_LIMIT:
-                raise too_large(len(body))
-    except ClientDisconnect as error:
-        raise Refused(400, "body_unfinished", "The body ended before it was complete.") from error
-    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    body, media_type = await read_bytes(request, BODY_LIMIT), media_type_of(request)
     if body and media_type != "application/json":  # a form of another site can send text/plain without asking, but not this
         raise Refused(415, "json_required", f"The body is '{media_type[:80]}': send `Content-Type: application/json`.")
-    return parse_object(bytes(body))
+    return parse_object(body)
+
+
+class WorkflowBody(BaseModel):
+    """What POST /api/anime/generate/workflow takes."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    workflow: dict[str, Any]
+    parameters: dict[str, Any] = Field(default_factory=dict, description="values by the workflow's own names: seed, prompt, 3.cfg")
+    project: str = "default"
+    labels: dict[str, str] = Field(default_factory=dict)
+    strict: bool = False
+    timeout_s: float | None = None
+    retry_on_lost: bool | None = None
 
 
 class JobsQuery(BaseModel):
@@ -99,6 +127,8 @@ class Jobs:
         routes = APIRouter()
         for path, method, request in (("image", self.image, ImageRequest), ("video", self.video, VideoRequest)):
             routes.add_api_route(f"/generate/{path}", method, methods=["POST"], status_code=202, openapi_extra=_body_of(request))
+        routes.add_api_route("/generate/workflow", self.workflow, methods=["POST"], status_code=202, openapi_extra=_body_of(WorkflowBody))
+        routes.add_api_route("/plan", self.plan, methods=["POST"], openapi_extra=_body_of(ImageRequest))
         routes.add_api_route("/jobs", self.jobs, openapi_extra={"parameters": _parameters_of(JobsQuery)})
         routes.add_api_route("/jobs/{job_id}", self.job)
         routes.add_api_route("/jobs/{job_id}/cancel", self.cancel, methods=["POST"])
@@ -108,12 +138,29 @@ class Jobs:
         return routes
 
     def image(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> JSONResponse:
-        """Ask for a picture."""
-        return self._accepted(ImageRequest(**fields))
+        """Ask for a picture; `image` and `mask` are {sha256} of an upload or {job_id, number} of an output."""
+        return self._accepted(ImageRequest(**self._studio._orders.with_references(fields)))
 
     def video(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> JSONResponse:
-        """Ask for a clip."""
-        return self._accepted(VideoRequest(**fields))
+        """Ask for a clip; `image` (the first frame) and `last_image` are {sha256} of an upload or {job_id, number} of an output."""
+        return self._accepted(VideoRequest(**self._studio._orders.with_references(fields)))
+
+    def workflow(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> JSONResponse:
+        """Run a workflow of your own, API or UI format, with `parameters` set by name."""
+        try:
+            asked = WorkflowBody(**fields)
+        except ValidationError as error:
+            raise explain(error, WorkflowBody) from error
+        own = self._studio.workflow(asked.workflow)
+        changed = own.set(**self._studio._orders.parameters(self._studio._orders.named_pictures(own, asked.parameters)))
+        about = asked.model_dump(exclude={"workflow", "parameters"}, exclude_none=True)
+        return self._accepted(WorkflowRequest(**about, workflow=changed.api()))
+
+    def plan(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> dict[str, Any]:
+        """What a request (with its `kind`) would do, nothing sent: faults, duplicates, which family and why."""
+        plan = self._studio.plan(parse_request(self._studio._orders.with_references(fields)))
+        said = {name: list(getattr(plan, name)) for name in ("faults", "warnings", "choices")}
+        return {"jobs": plan.jobs, "duplicates": plan.duplicates, **said, "sentence": plan.sentence, "graph": plan.graph}
 
     def _accepted(self, request: JobRequest) -> JSONResponse:
         handle = self._studio.submit(request, origin="rest")
@@ -168,7 +215,7 @@ def _range_json(seconds: Range | None) -> dict[str, float] | None:
     return None if seconds is None else {"low": seconds.low_s, "expected": seconds.expected_s, "high": seconds.high_s}
 
 
-def _body_of(request: type[JobRequest]) -> dict[str, Any]:
+def _body_of(request: type[BaseModel]) -> dict[str, Any]:
     schema = request.model_json_schema()
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 

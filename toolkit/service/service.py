@@ -24,6 +24,7 @@ from toolkit.admission import Gate, Refused
 from toolkit.errors import HomeUnusable, JobUnknown, NoServer, OutputError, RequestInvalid, ServerError, ServerUnreachable, ToolkitError, WorkflowInvalid
 from toolkit.service.house import House
 from toolkit.service.jobs import Jobs
+from toolkit.service.uploads import Uploads
 from toolkit.settings import Settings
 from toolkit.shapes import error_json
 from toolkit.studio import Studio
@@ -48,7 +49,7 @@ def build_service(studio: Studio, settings: Settings) -> FastAPI:
     service = FastAPI(title="anime-toolkit", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, openapi_url="/api/openapi.json")
     service.add_middleware(Door, gate=Gate.of(settings))
     _answer_errors(service, settings.home)
-    for part in (Jobs(studio), House(studio)):
+    for part in (Jobs(studio), Uploads(studio), House(studio)):
         service.include_router(part.routes(), prefix="/api/anime")
     service.add_api_route("/api/docs", lambda: HTMLResponse(_docs(service.openapi())), include_in_schema=False)
     _close_the_rest(service)

@@ -10,12 +10,14 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import JobTimeout
+from toolkit.errors import JobTimeout, RequestInvalid
+from toolkit.exported import Workflow
 from toolkit.jobs import Job, JobStatus, OutputFile, error_of
 from toolkit.progress import Progress
+from toolkit.requests import ImageRequest, VideoRequest
 from toolkit.thumbnails import open_array, open_image
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class JobHandle:
         error = error_of(job)
         if error is not None:
             raise error
-        return Result(job, tuple(OutputHandle(file, job.id) for file in job.files))
+        return Result(job, tuple(OutputHandle(file, job.id, self._studio) for file in job.files))
 
     async def updates(self) -> AsyncIterator[Job | Progress]:
         """Every new Job and Progress until the job is final, the present Job first."""
@@ -113,6 +115,14 @@ class JobHandle:
     def retry(self) -> JobHandle:
         """The same request as a new job, with `retry_of` set."""
         return self._studio._retry(self.job)
+
+    def again(self, **changes: Any) -> JobHandle:
+        """The same once more with some fields changed; the seed stays unless it is one of them.
+
+        Raises:
+            RequestInvalid: an unknown field is refused with the nearest known one.
+        """
+        return self._studio._again(self.job, changes)
 
     def _ipython_display_(self) -> None:
         self._shown().show()
@@ -161,6 +171,7 @@ class OutputHandle:
 
     file: OutputFile
     job_id: str
+    _studio: Studio | None = field(default=None, repr=False, compare=False)
 
     @property
     def path(self) -> str:
@@ -174,6 +185,32 @@ class OutputHandle:
     def array(self) -> Any:
         """(frames, height, width, 3) uint8 RGB."""
         return open_array(self.file.path, self.file.kind)
+
+    def again(self, **changes: Any) -> JobHandle:
+        """The job that made it once more, with some fields changed; same seed unless that is one of them."""
+        return self._handle().again(**changes)
+
+    def animate(self, prompt: str | None = None, **fields: Any) -> JobHandle:
+        """A clip that begins with this picture; without a prompt it has the picture's own. `fields` are VideoRequest's.
+
+        Raises:
+            ModelUnknown: no clip family can run, with the files to get.
+        """
+        return self._handle()._studio._from_output(VideoRequest, self, {"prompt": prompt, **fields})
+
+    def upscale(self, factor: float = 2.0, **fields: Any) -> JobHandle:
+        """The picture, larger; with `denoise` also drawn over once more. `fields` are ImageRequest's."""
+        return self._handle()._studio._from_output(ImageRequest, self, {"upscale": factor, **fields})
+
+    def workflow(self) -> Workflow:
+        """The graph that made it, its parameters named."""
+        handle = self._handle()
+        return Workflow.load(handle._studio._ledger.graph(self.job_id, self.file.attempt))
+
+    def _handle(self) -> JobHandle:
+        if self._studio is None:
+            raise RequestInvalid("This file belongs to no studio.", hint="Take it from a job: studio.job(id).wait().files[0].")
+        return JobHandle(self._studio, self.job_id)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         from toolkit.widgets import show_file

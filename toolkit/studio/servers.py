@@ -42,6 +42,18 @@ class ServerStatus:
     pending: int = 0
     sentence: str | None = None
 
+    @property
+    def described(self) -> str:
+        """Which server it is, how it was found and what it can make, in a sentence."""
+        words = {"argument": "asked for", "COMFYUI_URL": "named by COMFYUI_URL", "settings": "remembered", "discovered": "found there"}
+        how = words.get(self.found_by, "nothing else found")
+        if self.simulated:
+            return f"Built-in engine ({how}): draws stand-ins; `toolkit connect http://127.0.0.1:8188` for real pictures"
+        if self.state == "unreachable":
+            return f"ComfyUI at {self.url} ({how}) does not answer"
+        making = ", ".join(self.can_make) or "nothing yet: it has no models"
+        return f"ComfyUI {self.comfyui_version} at {self.url} ({how}), {self.device}. Can make: {making}"
+
 
 class Servers:
     """The servers of one studio, resolved when first needed."""
@@ -94,6 +106,20 @@ class Servers:
             held = (facts.catalog_hash, self._ledger.catalog(address.url) or NodeCatalog({}))
             self._catalogs[address.url] = held
         return held[1]
+
+    def catalogs(self) -> list[NodeCatalog]:
+        """What each server can run; one that nobody has asked yet is looked at.
+
+        Raises:
+            ServerUnreachable: none of the named ones answers.
+        """
+        found = []
+        for address in self.usable():
+            if self.catalog(address) is None:
+                self.look(address)
+            catalog = self.catalog(address)
+            found += [catalog] if catalog is not None else []
+        return found
 
     def usable(self) -> list[ServerAddress]:
         """The servers to accept for: fed ones as they are, others after a look.

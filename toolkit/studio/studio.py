@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
-import time
+import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from os import PathLike
 from pathlib import Path
@@ -19,15 +20,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from toolkit.crashpoints import reached
 from toolkit.errors import RequestInvalid, ToolkitError
 from toolkit.exported import Workflow
-from toolkit.jobs import Job, JobStatus, Origin, Priority
+from toolkit.inputs import InputStore, WildcardFolder
+from toolkit.jobs import Job, Origin, Priority
 from toolkit.ledger import Backup, Ledger, LiveBoard, NewJob
-from toolkit.order import ahead_of, in_line
+from toolkit.order import in_line
 from toolkit.pipelines import build
+from toolkit.pipelines.choosing import missing
+from toolkit.pipelines.families import ModelFile
 from toolkit.progress import Progress
-from toolkit.requests import ImageRequest, Request, VideoRequest, WorkflowRequest
+from toolkit.requests import ImageRef, ImageRequest, Request, VideoRequest, WorkflowRequest
 from toolkit.settings import ServerAddress, Settings
-from toolkit.studio.handles import JobHandle
+from toolkit.studio.batches import Batch
+from toolkit.studio.handles import JobHandle, OutputHandle
+from toolkit.studio.orders import Orders
+from toolkit.studio.plan import Plan, rehearse
 from toolkit.studio.servers import Servers, ServerStatus
+from toolkit.studio.standing import Standing
 from toolkit.studio.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -77,6 +85,9 @@ class Studio:
         self._ledger = Ledger(self._settings.home)
         self._board = LiveBoard(self._settings.home)
         self._servers = Servers(self._settings, server, self._ledger, self._board)
+        self._inputs, self._wildcards = InputStore(self._settings.home), WildcardFolder(self._settings.home)
+        self._orders = Orders(self._inputs, self._ledger)
+        self._standing = Standing(self._ledger, self._board)
         self._watcher = Watcher(self._ledger, self._board, dict(self._settings.headers))
         self._stats: Stats | None = None
         self._ready = True
@@ -95,21 +106,55 @@ class Studio:
     # ---- make ---------------------------------------------------------------------------------------------------------
 
     def image(self, prompt: str, *, priority: Priority = "normal", reuse: bool | None = None, **fields: Any) -> JobHandle:
-        """Ask for a picture; `fields` are ImageRequest's."""
-        return self.submit(ImageRequest(**self._defaults({"prompt": prompt, **fields})), priority=priority, reuse=reuse)
+        """Ask for a picture; `fields` are ImageRequest's, `image` and `mask` any picture."""
+        return self.submit(ImageRequest(**self._fields({"prompt": prompt, **fields})), priority=priority, reuse=reuse)
 
     def video(self, prompt: str, *, priority: Priority = "normal", reuse: bool | None = None, **fields: Any) -> JobHandle:
-        """Ask for a clip; `fields` are VideoRequest's."""
-        return self.submit(VideoRequest(**self._defaults({"prompt": prompt, **fields})), priority=priority, reuse=reuse)
+        """Ask for a clip; `fields` are VideoRequest's, `image` (the first frame) and `last_image` any picture."""
+        return self.submit(VideoRequest(**self._fields({"prompt": prompt, **fields})), priority=priority, reuse=reuse)
 
     def run(
-        self, workflow: Workflow | str | PathLike[str] | Mapping[str, Any], *, priority: Priority = "normal", reuse: bool | None = None, strict: bool = False,
-        **parameters: Any,
+        self, workflow: Workflow | str | PathLike[str] | bytes | Mapping[str, Any], *, priority: Priority = "normal", reuse: bool | None = None,
+        strict: bool = False, **parameters: Any,
     ) -> JobHandle:  # fmt: skip
         """Run the user's own workflow, with some of its parameters set; `strict`: not at all if the server would leave out a branch."""
-        own = workflow if isinstance(workflow, Workflow) else Workflow.load(workflow)
-        request = WorkflowRequest(**self._defaults({"workflow": own.set(**parameters).api(), "strict": strict}))
+        own = self.workflow(workflow)
+        changed = own.set(**self._orders.own_pictures(own, parameters))
+        request = WorkflowRequest(**self._fields({"workflow": changed.api(), "strict": strict}))
         return self.submit(request, priority=priority, reuse=reuse)
+
+    def workflow(self, source: Workflow | str | PathLike[str] | bytes | Mapping[str, Any]) -> Workflow:
+        """A workflow file, or the graph inside a picture or clip, read with what the server knows of its nodes."""
+        return source if isinstance(source, Workflow) else Workflow.load(source)
+
+    def upload(self, image: Any) -> ImageRef:
+        """Keep a picture in this home: a path, bytes, a PIL.Image or an output; requests refer to it.
+
+        Raises:
+            RequestInvalid: it is no picture, or larger than 20 MB or 64 megapixels.
+        """
+        return self._orders.picture(image)
+
+    def submit_many(self, requests: Iterable[Request], *, name: str | None = None, priority: Priority = "background") -> Batch:
+        """Accept many requests at once, all or none, as a batch that is found again by its name.
+
+        Raises:
+            As `submit`, for the first request that cannot run.
+        """
+        group = str(uuid.uuid4())
+        name = name or f"batch {group[:8]}"
+        self._accept(requests, priority=priority, group=(group, name))
+        return Batch(self, group, name)
+
+    def keyframes(self, prompt: str, count: int = 4, *, name: str | None = None, **fields: Any) -> Batch:
+        """Stills to choose from, seeds one apart: `batch.animate(1, 3)` makes clips of the chosen ones, in the same batch."""
+        first = ImageRequest(**self._fields({"prompt": prompt, **fields}))
+        return self.submit_many([first.but(seed=((first.seed or 0) + place) % 2**64) for place in range(count)], name=name, priority="normal")
+
+    def plan(self, work: Request | Iterable[Request]) -> Plan:
+        """What a request or a batch would do, nothing sent: jobs, duplicates, what is missing and where it belongs, the first graph."""
+        requests = [self._orders.with_sizes(request) for request in ([work] if isinstance(work, Request) else work)]
+        return rehearse(requests, self._servers.catalogs(), self._ledger, self._wildcards)
 
     def submit(
         self, request: Request, *, priority: Priority = "normal", reuse: bool | None = None, origin: Origin = "notebook", person: str = "owner"
@@ -127,26 +172,36 @@ class Studio:
             ServerUnreachable: no named server answers. WorkflowInvalid: no server can run it, with everything that is missing.
             HomeUnusable: the home's disk is full, or somebody holds the ledger; nothing was accepted.
         """
-        self._ledger.require_room()
-        new = self._new(request, self._servers.usable(), priority, reuse, origin, person)
-        reached("request parsed")
-        (job,) = self._ledger.accept(new)
-        reached("row committed")
-        self._feed(new.servers)
+        (job,) = self._accept([request], priority=priority, reuse=reuse, origin=origin, person=person)
         return JobHandle(self, job.id)
 
-    def _new(self, request: Request, usable: Sequence[ServerAddress], priority: Priority, reuse: bool | None, origin: Origin, person: str) -> NewJob:
+    def _accept(
+        self, requests: Iterable[Request], *, priority: Priority = "normal", reuse: bool | None = None, origin: Origin = "notebook", person: str = "owner",
+        group: tuple[str | None, str | None] = (None, None),
+    ) -> list[Job]:  # fmt: skip
+        self._ledger.require_room()
+        usable = self._servers.usable()
+        about: dict[str, Any] = {"priority": priority, "origin": origin, "person": person, "group_id": group[0], "group_name": group[1], "reuse": reuse}
+        new = [replace(self._new(request, usable), **about) for request in requests]
+        reached("request parsed")
+        jobs = self._ledger.accept(*new)
+        reached("row committed")
+        self._feed({url for job in new for url in job.servers})
+        return jobs
+
+    def _new(self, request: Request, usable: Sequence[ServerAddress]) -> NewJob:
+        request = self._orders.with_sizes(request)
         able, warnings, failures = [], list[str](), list[ToolkitError]()
         for address in usable:
             catalog = self._servers.catalog(address)
             try:
-                warnings = list(build(request, catalog).warnings) if catalog is not None else warnings
+                warnings = list(build(request, catalog, wildcards=self._wildcards).warnings) if catalog is not None else warnings
                 able.append(address.url)
             except ToolkitError as error:
                 failures.append(error)
         if not able:
             raise failures[0]
-        return NewJob(request, able, priority, origin, person, reuse=reuse, warnings=warnings)
+        return NewJob(request, able, warnings=warnings)
 
     def _feed(self, urls: Iterable[str]) -> None:
         wanted = set(urls)
@@ -165,8 +220,19 @@ class Studio:
         self._feed(again.servers)
         return JobHandle(self, again.id)
 
-    def _defaults(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"project": self._project, **({"labels": self._labels} if self._labels else {}), **fields}
+    def _again(self, job: Job, changes: Mapping[str, Any]) -> JobHandle:
+        return self.submit(self._orders.changed(job.request, changes), priority=job.priority)
+
+    def _from_output(self, kind: type[VideoRequest | ImageRequest], output: OutputHandle, fields: Mapping[str, Any]) -> JobHandle:
+        job = self._ledger.job(output.job_id)
+        request = self._orders.begun_with(kind, output, job, fields)
+        (new,) = self._accept([request], group=(job.group_id, job.group_name))
+        return JobHandle(self, new.id)
+
+    def _fields(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a request with this studio's defaults, and pictures kept."""
+        defaults = {"project": self._project, **({"labels": self._labels} if self._labels else {})}
+        return self._orders.with_pictures({**defaults, **fields})
 
     # ---- find ---------------------------------------------------------------------------------------------------------
 
@@ -179,6 +245,14 @@ class Studio:
         job = self._ledger.latest(id) if isinstance(id, int) else self._ledger.job(id)
         self._feed_open([job])
         return JobHandle(self, job.id)
+
+    def batch(self, name: str) -> Batch:
+        """The latest batch of this name.
+
+        Raises:
+            JobUnknown: there is none, with the nearest name.
+        """
+        return Batch(self, *self._ledger.group(name))
 
     def jobs(self, *, status: str | None = None, project: str | None = None, since: datetime | timedelta | None = None, limit: int = 20) -> Sequence[JobHandle]:
         """The newest jobs first."""
@@ -196,30 +270,10 @@ class Studio:
         return [found[job_id] for job_id in (*rest, *waiting) if job_id in found]
 
     def _progress_of(self, job: Job) -> Progress:
-        if job.is_final:
-            took = job.timings.run_s if job.timings and job.timings.run_s is not None else 0.0
-            return Progress(fraction=1.0 if job.is_done else 0.0, elapsed_s=took)
-        live = self._board.job(job.id)
-        trouble = self._trouble_of(job)
-        if live is not None and job.status != JobStatus.QUEUED:
-            progress = Progress.load(live.progress)
-            return progress if trouble is None else Progress(**{**_fields(progress), "stalled": trouble})
-        return Progress(ahead=ahead_of(self._ledger.open_jobs(), job.id), stalled=trouble)
+        return self._standing.progress_of(job)
 
     def _trouble_of(self, job: Job) -> str | None:
-        """A sentence when an open job waits for a server that cannot be reached or is paused, for a feeder that is silent, or to be released."""
-        if job.seq <= self._ledger.held_to():
-            return self._held()
-        for url in [job.server_url] if job.server_url else job.servers:
-            pause = self._ledger.pause(url) if job.status == JobStatus.QUEUED else None
-            live = self._board.server(url)
-            if pause is not None:
-                return pause.sentence
-            if live is not None and live.state == "unreachable" and live.is_alive():
-                return live.sentence or f"{url} does not answer."
-            if live is not None and not live.is_alive():
-                return f"The feeder of {url} has been silent for {time.time() - live.beat:.0f} s; another one is started."
-        return None
+        return self._standing.trouble_of(job)
 
     # ---- the home -----------------------------------------------------------------------------------------------------
 
@@ -237,18 +291,21 @@ class Studio:
         return self._ledger.back_up(Path(path), files=files, tell=tell)
 
     def _held(self) -> str | None:
-        """A sentence when this home is a copy whose open jobs wait."""
-        count = self._ledger.held()
-        if not count:
-            return None
-        which = f"{count} open jobs wait" if count > 1 else "open job waits"
-        return f"This home is a copy: its {which} for `toolkit resume` or `studio.resume()`, lest they run twice."
+        return self._standing.held()
 
     # ---- the servers --------------------------------------------------------------------------------------------------
 
     def servers(self) -> Sequence[ServerStatus]:
         """Each server: how it was found, its state, and what it can make."""
         return self._servers.status()
+
+    def missing(self, kind_or_family: str) -> Sequence[ModelFile]:
+        """What to put where so that a server can make pictures (`image`), clips (`video`) or run a family; empty if it can.
+
+        Raises:
+            RequestInvalid: no such family, with the nearest one.
+        """
+        return missing(kind_or_family, self._servers.catalogs())
 
     def pause(self, server: str | None = None, *, free_memory: bool = False, note: str | None = None) -> None:
         """Keep a server for yourself: what runs there ends, nothing more is sent until `resume`.
@@ -330,7 +387,7 @@ class Studio:
 
     def __repr__(self) -> str:
         try:
-            shown = "; ".join(_sentence(status) for status in self.servers())
+            shown = "; ".join(status.described for status in self.servers())
         except ToolkitError as error:
             shown = str(error)
         counts = self._ledger.counts()
@@ -338,18 +395,3 @@ class Studio:
         said = f"{shown}. {waiting} in line, {counts.get('done', 0)} done, home {os.fspath(self.home)}"
         held = self._held()
         return f"{said}. {held}" if held else said
-
-
-def _fields(progress: Progress) -> dict[str, Any]:
-    return {name: getattr(progress, name) for name in progress.__slots__}
-
-
-def _sentence(status: ServerStatus) -> str:
-    words = {"argument": "asked for", "COMFYUI_URL": "named by COMFYUI_URL", "settings": "remembered", "discovered": "found there"}
-    how = words.get(status.found_by, "nothing else found")
-    if status.simulated:
-        return f"Built-in engine ({how}): draws stand-ins; `toolkit connect http://127.0.0.1:8188` for real pictures"
-    if status.state == "unreachable":
-        return f"ComfyUI at {status.url} ({how}) does not answer"
-    making = ", ".join(status.can_make) or "nothing yet: it has no models"
-    return f"ComfyUI {status.comfyui_version} at {status.url} ({how}), {status.device}. Can make: {making}"
