@@ -19,12 +19,15 @@ from toolkit.cli.options import (
     AsJson,
     Cfg,
     Labels,
+    Loras,
     Model,
     Negative,
     NoWait,
+    Picture,
     PresetOption,
     PriorityOption,
     Project,
+    QualityTags,
     RetryOnLost,
     Sampler,
     Scheduler,
@@ -35,7 +38,6 @@ from toolkit.cli.options import (
 )  # fmt: skip
 from toolkit.cli.printing import print_jobs, say
 from toolkit.errors import RequestInvalid
-from toolkit.exported import Workflow
 from toolkit.jobs import Job, error_of
 from toolkit.requests import ImageRequest, Request, VideoRequest, WorkflowRequest
 from toolkit.studio import JobHandle, Studio
@@ -49,8 +51,9 @@ def image(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.", show_default=False)],
     negative_prompt: Negative = None,
     model: Model = None,
+    prefer_model: Annotated[str | None, typer.Option(help="The same, but only if the server has it.")] = None,
     preset: PresetOption = "standard",
-    quality_tags: Annotated[bool, typer.Option(help="Add the model's own quality words to the prompt.")] = True,
+    quality_tags: QualityTags = True,
     width: Side = None,
     height: Side = None,
     aspect: Annotated[str | None, typer.Option(help="portrait, square, 2:3, ...: the nearest size the model knows.")] = None,
@@ -60,6 +63,11 @@ def image(
     scheduler: Scheduler = None,
     seed: Seed = None,
     batch_size: Annotated[int, typer.Option(help="Pictures made at once, in the server's memory.")] = 1,
+    loras: Loras = None,
+    image: Picture = None,
+    mask: Annotated[Path | None, typer.Option("--mask", metavar="FILE", help="White: the part of --image that is made anew.")] = None,
+    denoise: Annotated[float | None, typer.Option(help="How much of --image is made anew, 0 to 1.", show_default="0.6")] = None,
+    upscale: Annotated[float | None, typer.Option(help="Make it this many times larger; with --image and no --denoise nothing else.")] = None,
     project: Project = "default",
     labels: Labels = None,
     timeout_s: TimeoutS = None,
@@ -69,7 +77,7 @@ def image(
     as_json: AsJson = False,
 ) -> None:
     """Make a picture and print where it is."""
-    _make(context, _request(ImageRequest, context.params))
+    _make(context, ImageRequest)
 
 
 @app.command()
@@ -79,16 +87,21 @@ def video(
     negative_prompt: Negative = None,
     model: Model = None,
     preset: PresetOption = "standard",
+    quality_tags: QualityTags = True,
     seconds: Annotated[float | None, typer.Option(help="Length; rounded to what the model can do.")] = None,
     frames: Annotated[int | None, typer.Option(help="Length in frames, instead of --seconds.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second.", show_default="the model's own")] = None,
     width: Side = None,
     height: Side = None,
+    aspect: Annotated[str | None, typer.Option(help="landscape, portrait, 16:9, ...: the nearest size the model knows.")] = None,
     steps: Steps = None,
     cfg: Cfg = None,
     sampler: Sampler = None,
     scheduler: Scheduler = None,
     seed: Seed = None,
+    loras: Loras = None,
+    image: Picture = None,
+    last_image: Annotated[Path | None, typer.Option("--last-image", metavar="FILE", help="The picture it ends with.")] = None,
     project: Project = "default",
     labels: Labels = None,
     timeout_s: TimeoutS = None,
@@ -98,13 +111,13 @@ def video(
     as_json: AsJson = False,
 ) -> None:
     """Make a clip and print where it is."""
-    _make(context, _request(VideoRequest, context.params))
+    _make(context, VideoRequest)
 
 
 @app.command()
 def run(
     context: typer.Context,
-    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="A workflow in API format (ComfyUI: File > Export (API)).", show_default=False)],
+    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="A workflow of ComfyUI, or a picture or clip that carries one.", show_default=False)],
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set seed, steps, 3.cfg, ...; may be repeated.")] = None,
     strict: Annotated[bool, typer.Option(help="Run nothing if the server would leave out a part.")] = False,
     project: Project = "default",
@@ -116,8 +129,13 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a workflow file of yours, with some of its values set."""
-    own = Workflow.load(workflow).set(**_pairs(changes, "--set"))
-    _make(context, _request(WorkflowRequest, {**context.params, "workflow": own}))
+    values = _pairs(changes, "--set")
+
+    def own(studio: Studio) -> dict[str, Any]:
+        read = studio.workflow(workflow)
+        return {"workflow": read.set(**studio._orders.own_pictures(read, values))}
+
+    _make(context, WorkflowRequest, own)
 
 
 @app.command()
@@ -138,10 +156,20 @@ def retry(
     _follow(context, ask, lambda job: (job.retry_of or "").startswith(job_id))
 
 
-def _request(kind: type[RequestType], params: Mapping[str, Any]) -> RequestType:
+def _request(kind: type[RequestType], params: Mapping[str, Any], studio: Studio) -> RequestType:
     """The request of a command's options: they have the names of its fields."""
     fields = {name: params[name] for name in kind.model_fields if params.get(name) is not None}
-    return kind(**{**fields, "labels": _pairs(params["labels"], "--label")})
+    if "loras" in fields:
+        fields["loras"] = [_lora(text) for text in fields["loras"]]
+    return kind(**studio._orders.with_pictures({**fields, "labels": _pairs(params["labels"], "--label")}))
+
+
+def _lora(text: str) -> dict[str, Any]:
+    name, _, strength = text.rpartition(":")
+    try:
+        return {"name": name, "strength": float(strength)} if name else {"name": text}
+    except ValueError:
+        return {"name": text}
 
 
 def _pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
@@ -151,12 +179,15 @@ def _pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
     return {name.strip(): value for name, _, value in (text.partition("=") for text in texts or ())}
 
 
-def _make(context: typer.Context, request: Request) -> None:
+def _make(context: typer.Context, kind: type[Request], more: Callable[[Studio], dict[str, Any]] = lambda studio: {}) -> None:
+    asked: list[Request] = []
+
     def ask(studio: Studio) -> JobHandle:
         _look_at_engine(studio)
-        return studio.submit(request, priority=context.params["priority"], origin="cli")
+        asked.append(_request(kind, {**context.params, **more(studio)}, studio))
+        return studio.submit(asked[0], priority=context.params["priority"], origin="cli")
 
-    _follow(context, ask, lambda job: job.request == request)
+    _follow(context, ask, lambda job: job.request in asked)
 
 
 def _follow(context: typer.Context, ask: Callable[[Studio], JobHandle], is_asked: Callable[[Job], bool]) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from toolkit.cli.door import app
+from toolkit.cli.door import JOB_FAILED, app
 from toolkit.cli.options import AsJson
 from toolkit.cli.printing import print_json, say
 from toolkit.errors import RequestInvalid, ServerUnreachable
@@ -56,6 +56,23 @@ def connect(
 def _described(look: ServerStatus) -> str:
     name = "built-in engine, which draws stand-ins" if look.simulated else f"ComfyUI {look.comfyui_version} at {look.url}, {look.device}"
     return f"{name}. Can make: {', '.join(look.can_make) or 'nothing yet, it has no models we know'}"
+
+
+@app.command()
+def missing(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="image|video|FAMILY", help="What the server should be able to make.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Say which files to put where so that the server can make pictures, clips, or run a family (exit code 1: some are missing)."""
+    with context.obj.studio() as studio:
+        files = studio.missing(what)
+    for file in files:
+        about = {"name": file.name, "folder": file.folder, "size_bytes": file.size_bytes, "source": file.source}
+        print_json(about) if as_json else typer.echo(f"models/{file.folder}/{file.name}  {file.source}".rstrip())
+    if files:
+        raise typer.Exit(JOB_FAILED)
+    say("Nothing is missing.")
 
 
 @app.command()
