@@ -17,6 +17,7 @@ from toolkit.graph import NodeCatalog, ancestors, is_link, validate
 from toolkit.pipelines import build
 from toolkit.pipelines.choosing import can_make, choose, lacking, pick
 from toolkit.pipelines.families import CLIPS, FAMILIES, LOADERS, PICTURES, SDXL, WAN22_5B, Family, ModelFile, family_of
+from toolkit.pipelines.loras import ARCHITECTURES, OF_FAMILY, architecture_of, refuse_foreign
 from toolkit.pipelines.sizes import fitted, rounded
 from toolkit.pipelines.texts import with_quality
 from toolkit.requests import ImageRef, ImageRequest, Request, VideoRequest, WorkflowRequest
@@ -598,3 +599,32 @@ def test_a_workflow_of_any_depth_is_refused_in_words(last, said):
 def test_a_request_of_no_known_kind_is_a_programming_error():
     with pytest.raises(TypeError, match="no pipeline for Request"):
         build(Request(), FULL)
+
+
+# ---- what LoRAs were made for -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metadata", "architecture"),
+    [
+        ({"ss_base_model_version": "sdxl_base_v1-0"}, "sdxl"), ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, "sdxl"),
+        ({"ss_base_model_version": "sd_v1"}, "sd1"), ({"modelspec.architecture": "wan2.1/lora"}, "wan"), ({"ss_base_model_version": "anima"}, "anima"),
+        ({"ss_base_model_version": "flux1"}, "flux"), ({"ss_tag_frequency": "{}"}, None), ({}, None), (None, None),
+    ],
+)  # fmt: skip
+def test_a_loras_file_says_what_it_was_made_for(metadata, architecture):
+    assert architecture_of(metadata) == architecture
+
+
+def test_a_lora_of_another_architecture_is_refused_and_one_that_says_nothing_passes():
+    about = {"mika_v3.safetensors": {"ss_base_model_version": "sdxl_base_v1-0"}, "silent.safetensors": None}
+    for fitting in ("illustrious", "pony", "sdxl", None, "a family of tomorrow"):
+        refuse_foreign(fitting, about)
+    for foreign, title in (("anima", "Anima"), ("wan22_5b", r"Wan 2\.2 5B"), ("sd15", r"SD 1\.5 checkpoint")):
+        with pytest.raises(ModelUnknown, match=rf"mika_v3.safetensors was made for SDXL and does nothing to {title}\. Leave it out"):
+            refuse_foreign(foreign, about)
+
+
+def test_every_family_has_an_architecture():
+    assert set(OF_FAMILY) == {family.name for family in FAMILIES}
+    assert set(OF_FAMILY.values()) <= set(ARCHITECTURES)

@@ -190,6 +190,12 @@ class ComfyClient:
         """Let the server unload its models and give memory back, once it is between two prompts."""
         self._refuse(await self._ask("POST", "/api/free", json={"unload_models": True, "free_memory": True}))
 
+    async def model_metadata(self, folder: str, name: str) -> Mapping[str, Any] | None:
+        """What a model file says of itself (the `__metadata__` of safetensors); None if it says nothing, or the server cannot tell."""
+        response = await self._ask("GET", f"/api/view_metadata/{folder}", params={"filename": name})
+        data = _json_or_text(response) if response.status_code == 200 else None
+        return data if isinstance(data, Mapping) else None
+
     async def upload(self, name: str, data: bytes) -> None:
         """Put a picture into the server's input folder under `subfolder/name`, over an equal one.
 

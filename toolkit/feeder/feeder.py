@@ -27,6 +27,7 @@ from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, Outcome, Pause,
 from toolkit.order import next_job
 from toolkit.outputs import OutputStore
 from toolkit.pipelines import build
+from toolkit.pipelines.loras import refuse_foreign
 from toolkit.requests import pictures_of
 from toolkit.settings import ServerAddress
 
@@ -56,6 +57,7 @@ class Feeder:
         self._catalog: NodeCatalog | None = None
         self._facts: Mapping[str, Any] = {}
         self._environment: str | None = None
+        self._loras: dict[str, Mapping[str, Any] | None] = {}
         self._looked_at = 0.0
         self._look: asyncio.Task[None] | None = None
         self._pause: Pause | None = None
@@ -209,6 +211,7 @@ class Feeder:
             built = build(job.request, self._catalog, f"toolkit/{job.id}/{number}", self.wildcards)
             for sha256 in pictures_of(built.graph):
                 self.inputs.find(sha256)
+            refuse_foreign(built.recipe.get("family"), await self._about_loras(built.graph))
         except Exception as error:  # the top of a job: what breaks its graph must not stop the line behind it
             refusal = reason_of(error) if isinstance(error, ToolkitError) else _stumbled(error)
             log.warning("%s cannot be built: %s", job.id[:8], refusal.error)
@@ -219,6 +222,14 @@ class Feeder:
         attempt = await self._database(lambda: self.ledger.sending(claim))
         if attempt is not None:
             self._run(Run(self.desk, job, attempt, built.graph, recipe, fresh=True))
+
+    async def _about_loras(self, graph: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
+        """What the files of a graph's LoRAs say of themselves, each asked for once; nothing of those the server cannot tell about now."""
+        names = {str(node["inputs"]["lora_name"]) for node in graph.values() if isinstance(node.get("inputs", {}).get("lora_name"), str)}
+        for name in names - self._loras.keys():
+            with contextlib.suppress(ServerError):
+                self._loras[name] = await self.link.client.model_metadata("loras", name)
+        return {name: self._loras.get(name) for name in names}
 
     async def _reason(self, job: Job) -> str:
         """Why another attempt is made, in the log's words."""
