@@ -41,6 +41,25 @@ def test_a_workflow_is_the_same_from_a_path_its_name_its_bytes_or_itself(file):
         assert Workflow.load(source).api() == GRAPH
 
 
+@pytest.mark.parametrize("name", ["SaveImage.png", "SaveAnimatedPNG.png", "SaveAnimatedWEBP.webp", "SaveWEBM.webm", "SaveVideo.mp4"])
+def test_a_workflow_comes_out_of_a_picture_or_clip_of_comfyui_with_its_drawing(name):
+    path = Path(__file__).with_name("recordings") / "files-0.3.64" / name
+    own = Workflow.load(path)
+    assert own.parameters["9.filename_prefix"].value == "shapes/sample"
+    assert own.ui["nodes"][0]["title"] == "雪の狐 füchsin"
+    assert own.set().ui == own.ui
+    assert own.set(**{"9.filename_prefix": "x"}).ui is None  # it would show the old value
+    assert Workflow.load(path.read_bytes()).api() == own.api()
+
+
+def test_a_picture_without_a_graph_says_what_it_has(tmp_path):
+    (tmp_path / "page.png").write_text("<html>")
+    (tmp_path / "empty.webm").touch()
+    for name, sentence in (("page.png", "page.png is not a readable image."), ("empty.webm", "empty.webm is not a readable clip.")):
+        with pytest.raises(ExportUnreadable, match=sentence):
+            Workflow.load(tmp_path / name)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_file_of_any_windows_editor_is_read(encoding):
     graph = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "狐 füchsin"}}}
@@ -63,7 +82,8 @@ def test_a_node_called_prompt_is_no_wrapper():
     [
         (b"", "The data is not JSON: Expecting value in line 1, column 1."),
         (b'{"a":\n 5,}', "The data is not JSON: Expecting property name enclosed in double quotes in line 2, column 4."),
-        (b"\x89PNG\r\n\x1a\n", "The data is not UTF-8 (byte 0). Export the workflow with File > Export (API)."),
+        (b"\x89PNG\r\n\x1a\n", "The data is not a readable image: it ends too early."),
+        (b"\xfc", "The data is not UTF-8 (byte 0). Export the workflow with File > Export (API)."),
         (b"[]", "The data holds no workflow."),
         (b"{}", "The data holds no workflow."),
         (b'{"prompt": {}}', "The data holds no workflow."),

@@ -16,6 +16,7 @@ from rapidfuzz import process as fuzzy
 
 from toolkit.errors import ExportUnreadable, ParameterMissing
 from toolkit.graph import Api, is_link, title_of
+from toolkit.metadata import is_media, read
 from toolkit.roles import find_roles
 
 SIZE_LIMIT = 20_000_000
@@ -35,12 +36,13 @@ class Parameter:
 class Workflow:
     """A graph in API format with named parameters; `set` returns a changed copy."""
 
-    def __init__(self, graph: Api) -> None:
+    def __init__(self, graph: Api, ui: Mapping[str, Any] | None = None) -> None:
         self._graph = graph
+        self.ui = ui  # as ComfyUI's page draws it, if it came with that
 
     @classmethod
     def load(cls, source: str | PathLike[str] | bytes | Mapping[str, Any]) -> Self:
-        """A workflow file in API format, its bytes, or the graph itself.
+        """A workflow file in API format, a picture or clip that holds one, the bytes of either, or the graph itself.
 
         Raises:
             ExportUnreadable: with what the file is instead.
@@ -48,6 +50,9 @@ class Workflow:
         if isinstance(source, Mapping):
             return cls(_checked(source, "The mapping"))
         name = "The data" if isinstance(source, bytes) else str(source)
+        if is_media(source):
+            found = read(source)
+            return cls(_checked(found.prompt or found.workflow or {}, name), found.workflow)
         return cls(_checked(_json(source if isinstance(source, bytes) else _read(Path(source)), name), name))
 
     def api(self) -> Api:
@@ -71,7 +76,7 @@ class Workflow:
         return Parameter(name, node["inputs"][input_name], title_of(node_id, node), node_id, input_name)
 
     def set(self, /, **parameters: Any) -> Self:  # `self` may be the name of a parameter
-        """The workflow with some parameters changed; a role changes every input that plays it.
+        """The workflow with some parameters changed; a role changes every input that plays it. What the page draws stays behind: it has the old values.
 
         Raises:
             ParameterMissing: with the nearest names.
@@ -85,7 +90,7 @@ class Workflow:
             places = [(role.node_id, role.input) for role in roles if role.name == name] or [(known[name].node_id, known[name].input)]
             for node_id, input_name in places:
                 graph[node_id]["inputs"][input_name] = _as(graph[node_id]["inputs"][input_name], value, name)
-        return type(self)(graph)
+        return type(self)(graph, None if parameters else self.ui)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write API-format JSON that ComfyUI's own page opens."""
