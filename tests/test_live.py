@@ -24,7 +24,7 @@ import pytest
 from tests.conftest import children_of, end_children, is_alive
 from tests.faults.invariants import check
 from tests.faults.proxy import Proxy
-from toolkit import JobHandle, Progress, Studio, WorkflowRequest
+from toolkit import JobHandle, Progress, Studio, Workflow, WorkflowRequest, request_of
 from toolkit.errors import JobFailed, ModelUnknown
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
@@ -274,6 +274,36 @@ def test_cancels_at_any_instant_never_hit_another_client(live: Studio, url: str,
     record_property("cancelled", f"{statuses.count('cancelled')} of {CANCELS}, seed {seed}")
     print(f"{statuses.count('cancelled')} of {CANCELS} cancelled, {len(theirs)} of another client all done, seed {seed}")
     holds(home, url, mine)
+
+
+UI = {"nodes": [{"id": 1, "type": "EmptyImage", "title": "狐"}], "links": [], "version": 0.4}
+SAVED = {
+    "SaveImage": {}, "SaveAnimatedPNG": {"fps": 8.0, "compress_level": 4}, "SaveWEBM": {"codec": "vp9", "fps": 8.0, "crf": 32.0},
+    "SaveAnimatedWEBP": {"fps": 8.0, "lossless": False, "quality": 80, "method": "default"}, "SaveVideo": {"format": "mp4", "codec": "h264"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("node", SAVED)
+def test_a_file_of_a_real_server_says_how_it_was_made_and_is_made_again(live: Studio, node: str) -> None:
+    colours = {str(n): {"class_type": "EmptyImage", "inputs": {"width": 96, "height": 64, "batch_size": 3, "color": 255 << 8 * n}} for n in (1, 2)}
+    graph: dict[str, Any] = {**colours, "3": {"class_type": "ImageBatch", "inputs": {"image1": ["1", 0], "image2": ["2", 0]}}}
+    if node == "SaveVideo":
+        graph["4"] = {"class_type": "CreateVideo", "inputs": {"images": ["3", 0], "fps": 8.0}}
+    source = {"video": ["4", 0]} if node == "SaveVideo" else {"images": ["3", 0]}
+    graph["9"] = {"class_type": node, "inputs": {**source, "filename_prefix": "my/live", **SAVED[node]}, "_meta": {"title": "狐"}}
+    asked = WorkflowRequest(workflow=graph, ui=UI)
+    first = live.submit(asked, reuse=False).wait(60).job.files[0]
+    own = Workflow.load(first.path)
+    assert own.ui == UI
+    if node == "SaveAnimatedWEBP":  # left as the server wrote it, so it names the folder of its job
+        assert own.api()["3"] == graph["3"]
+        return
+    assert own.api() == graph
+    assert request_of(first.path) == asked
+    second = live.submit(request_of(first.path), reuse=False).wait(60).job.files[0]
+    assert (second.sha256, second.size_bytes) == (first.sha256, first.size_bytes)
+    assert second.path != first.path
+    assert (first.frames, first.fps) == (1 if node == "SaveImage" else 6 if first.kind == "video" else 2, 8.0 if first.kind == "video" else None)
 
 
 def test_a_cached_run_gets_a_copy_of_its_own_and_says_so(live: Studio, url: str, home: Path) -> None:

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
-from toolkit import metadata
+from toolkit import metadata, prompts
 from toolkit.errors import ExportUnreadable, OutputError
 from toolkit.metadata import Embedded, annotate, in_png, is_media, notes_of, read, strip
 from toolkit.metadata.notes import _Pen
@@ -351,6 +351,14 @@ def test_the_parameters_are_a1111s():
     said = """Sampler: "{'__value__': [1, 2]}", Schedule type: 5, CFG scale: 7, Seed: 1.5, Version: anime-toolkit"""
     assert notes_of({}, anything, {}, "1")["parameters"] == said
     assert "parameters" not in notes_of({}, {"prompt": None, "seed": None, "cfg": None}, {}, "1")
+
+
+@pytest.mark.parametrize("sampler", sorted(set(prompts.SAMPLERS.values())))
+def test_the_parameters_can_be_pasted_as_a_prompt(sampler):
+    for scheduler in set(prompts.SCHEDULERS.values()):
+        pasted = prompts.split_infotext(notes_of({}, {**RECIPE, "sampler": sampler, "scheduler": scheduler}, {}, "1")["parameters"])
+        asked = {"steps": 20, "cfg": 7.0, "seed": 7, "width": 832, "height": 1216, "prefer_model": "anime/noobai", "sampler": sampler, "scheduler": scheduler}
+        assert pasted == prompts.Infotext("a fox, <lora:mika:0.8>", "blur", asked)
 
 
 def test_the_notes_are_graph_request_and_nothing_of_who_and_when():

@@ -23,6 +23,7 @@ from PIL import Image
 from toolkit import outputs
 from toolkit.errors import DiskFull, OutputError, ServerUnreachable
 from toolkit.jobs import Instant, Job, OutputFile
+from toolkit.metadata import read
 from toolkit.outputs import KINDS, OutputStore, extension_of, kind_of, look_into, sidecar_of, text_chunks
 from toolkit.protocol import ServerOutput
 from toolkit.requests import ImageRequest, WorkflowRequest
@@ -251,6 +252,85 @@ async def test_a_file_system_without_hard_links_keeps_the_same_promises(store, m
         await save(store, png(seed=2))
     assert content(first) == png(seed=1)
     assert files(store) == [first.name]
+
+
+# ---- what a file says of itself -------------------------------------------------------------------------------------------------------
+
+NOTES = {"prompt": '{"1": {}}', "toolkit": '{"request": {"kind": "image"}}', "parameters": "狐\nSteps: 3"}
+
+
+def hashed(file: OutputFile) -> bool:
+    return (file.sha256, file.size_bytes) == (hashlib.sha256(content(file)).hexdigest(), len(content(file)))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.png", None), ("a.mp4", "libx264"), ("a.webm", "libvpx-vp9")])
+async def test_a_file_is_stored_with_its_notes_and_hashed_as_it_lies_there(store, tmp_path, name, codec):
+    data = png() if codec is None else clip(tmp_path / name, codec=codec)
+    plain = await save(store, data, name)
+    file = await save(store, data, name, number=2, notes=NOTES)
+    assert read(file.path).prompt == {"1": {}}
+    assert hashed(file)
+    assert content(file) != content(plain) == data
+    assert (file.width, file.height, file.frames, file.fps, file.blank) == (plain.width, plain.height, plain.frames, plain.fps, plain.blank)
+    before = os.stat(file.path)
+    again = await save(store, data, name, number=2, notes=NOTES)
+    assert (again.sha256, os.stat(again.path).st_ino) == (file.sha256, before.st_ino), "what was stored before a crash is known again"
+    assert files(store) == sorted([plain.name, file.name])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mp4"])
+async def test_the_length_is_that_of_the_bytes_as_they_came(store, tmp_path, name):
+    data = png() if name == "a.png" else clip(tmp_path / name)
+    with pytest.raises(OutputError, match=rf"ended after {len(data)} of {len(data) + 1} bytes"):
+        await save(store, data, name, notes=NOTES, length=len(data) + 1)
+    with pytest.raises(OutputError, match="does not decode"):
+        await save(store, data[: len(data) // 2], name, notes=NOTES)
+    assert files(store) == []
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.gif", "a.bmp", "a.latent", "a.json", "a.mkv"])
+async def test_other_kinds_stay_as_they_came(store, tmp_path, name):
+    buffer = io.BytesIO()
+    if name in ("a.webp", "a.gif", "a.bmp"):
+        Image.new("RGB", (8, 8)).save(buffer, name[2:].upper())
+    data = clip(tmp_path / name) if name == "a.mkv" else buffer.getvalue() or b"{}"
+    file = await save(store, data, name, notes=NOTES)
+    assert content(file) == data
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webm"])
+async def test_a_file_that_lies_about_its_kind_is_kept_as_it_came(store, caplog, name):
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(buffer, "GIF" if name == "a.webm" else "JPEG")
+    file = await save(store, buffer.getvalue(), name, notes=NOTES)
+    assert content(file) == buffer.getvalue()
+    assert hashed(file)
+    assert (name == "a.png") or "is kept as it came, without its prompt in it: it is no MP4, MOV, WebM or Matroska file" in caplog.text
+
+
+async def test_a_clip_that_cannot_take_notes_is_kept_as_it_came_with_a_warning(store, tmp_path, monkeypatch, caplog):
+    def refuse(_part: Path, copy: Path, *_how: Any) -> None:
+        copy.write_bytes(b"half")
+        raise ValueError("its copy would not be the same clip")
+
+    monkeypatch.setattr(outputs, "annotate", refuse)
+    data = clip(tmp_path / "c.mp4")
+    file = await save(store, data, "c.mp4", notes=NOTES)
+    assert content(file) == data
+    assert hashed(file)
+    assert "is kept as it came, without its prompt in it: its copy would not be the same clip" in caplog.text
+    assert files(store) == [file.name]
+
+
+async def test_a_disk_that_is_full_when_the_notes_are_written_is_told_and_nothing_is_left(store, tmp_path, monkeypatch):
+    def full(_part: Path, copy: Path, *_how: Any) -> None:
+        copy.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(outputs, "annotate", full)
+    with pytest.raises(DiskFull):
+        await save(store, clip(tmp_path / "c.mp4"), "c.mp4", notes=NOTES)
+    assert files(store) == []
 
 
 # ---- what fails leaves nothing --------------------------------------------------------------------------------------------------------

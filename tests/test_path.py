@@ -11,11 +11,18 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 from PIL import Image
 
-from toolkit import ImageRequest, Job, Progress, Studio, VideoRequest
+from toolkit import ImageRequest, Job, Progress, Studio, VideoRequest, Workflow, WorkflowRequest, metadata, request_of
 from toolkit.jobs import Attempt
 from toolkit.ledger import Ledger
+from toolkit.requests import Request
+
+OWN = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 2, "color": 255}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "my/own"}, "_meta": {"title": "Keep"}},
+}
 
 
 def check_everywhere(studio: Studio, job: Job) -> None:
@@ -83,12 +90,34 @@ def test_a_prompt_becomes_a_clip_of_exactly_the_asked_frames(studio: Studio) -> 
     check_everywhere(studio, result.job)
 
 
-def test_the_same_request_gives_the_same_bytes(studio: Studio) -> None:
-    request = ImageRequest(prompt="a fox girl in the rain", seed=21, width=256, height=384, steps=2)
-    first, second = (studio.submit(request, reuse=False).wait(60).job.files[0] for _ in range(2))
-    with Image.open(first.path) as a, Image.open(second.path) as b:
-        assert np.array_equal(np.asarray(a), np.asarray(b))
-    assert first.path != second.path
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ImageRequest(prompt="a fox girl in the rain, 狐", seed=2**64 - 21, width=256, height=384, steps=2, project="path", labels={"n": "1"}),
+        VideoRequest(prompt="a fox girl in the rain", seed=21, frames=5, fps=16, width=256, height=160, steps=2, project="path"),
+        WorkflowRequest(workflow=OWN, ui={"nodes": [], "links": [], "title": "mine"}, project="path"),
+    ],
+    ids=lambda asked: asked.kind,
+)
+def test_a_file_knows_its_request_and_asked_again_it_becomes_the_same_bytes(studio: Studio, asked: Request) -> None:
+    first = studio.submit(asked, reuse=False).wait(60).job
+    request = request_of(first.files[0].path)
+    assert request == asked
+    second = studio.submit(request, reuse=False).wait(60).job
+    assert second.id != first.id
+    assert second.files[0].path != first.files[0].path
+    assert second.files[0].sha256 == first.files[0].sha256
+    data = Path(first.files[0].path).read_bytes()
+    assert all(word.encode() not in data for word in (first.id, "toolkit/", "127.0.0.1"))
+    said = metadata.read(data)
+    assert said.simulated
+    assert said.workflow == getattr(asked, "ui", None)
+    assert Workflow.load(data).api() == (OWN if asked.kind == "workflow" else said.prompt)
+    prefixes = {node["inputs"].get("filename_prefix") for node in said.prompt.values()}
+    assert prefixes - {None} == {{"image": "picture", "video": "clip", "workflow": "my/own"}[asked.kind]}
+    if asked.kind != "workflow":
+        assert f"Seed: {asked.seed}, " in said.parameters
+        assert said.parameters.endswith("Version: anime-toolkit")
 
 
 def test_a_job_is_found_again_by_the_beginning_of_its_id_after_a_restart(studio: Studio, shared_home: Path) -> None:

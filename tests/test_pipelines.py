@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from toolkit.errors import ModelUnknown, NodeUnknown, RequestInvalid, WorkflowInvalid
 from toolkit.graph import NodeCatalog, ancestors, is_link, validate
-from toolkit.pipelines import build
+from toolkit.pipelines import as_asked, build
 from toolkit.pipelines.choosing import can_make, choose, lacking, pick
 from toolkit.pipelines.families import CLIPS, FAMILIES, LOADERS, PICTURES, SDXL, WAN22_5B, Family, ModelFile, family_of
 from toolkit.pipelines.loras import ARCHITECTURES, OF_FAMILY, architecture_of, refuse_foreign
@@ -549,6 +549,16 @@ def test_any_prefix_is_one_safe_name_below_the_folder(prefix):
     assert folder == "f"
     assert name not in ("", ".", "..")
     assert not set(name) & set('/\\:*?"<>|% \n\0')
+
+
+def test_a_graph_that_was_sent_is_known_again_without_its_folder():
+    own = WorkflowRequest(workflow=OWN)
+    assert as_asked(build(own, FULL, "toolkit/j1/2").graph, own, "toolkit/j1/2") == OWN
+    for request, name in ((ImageRequest(prompt="a", seed=1), "picture"), (VideoRequest(prompt="a", seed=1), "clip")):
+        (sent, other) = (build(request, FULL, folder).graph for folder in ("toolkit/j1/1", "toolkit/j2/1"))
+        known = as_asked(sent, request, "toolkit/j1/1")
+        assert known == as_asked(other, request, "toolkit/j2/1") != sent
+        assert [node["inputs"]["filename_prefix"] for node in known.values() if node["class_type"].startswith("Save")] == [name]
 
 
 def test_a_prefix_that_comes_from_another_node_is_left_alone():

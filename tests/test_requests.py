@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import PurePosixPath, PureWindowsPath
+from collections.abc import AsyncIterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from toolkit.errors import RequestInvalid
+from toolkit.errors import ExportUnreadable, RequestInvalid
 from toolkit.exported import Workflow
-from toolkit.requests import EXACT_IN_JAVASCRIPT, ImageRequest, Request, VideoRequest, WorkflowRequest, parse_request
+from toolkit.metadata import in_png
+from toolkit.requests import EXACT_IN_JAVASCRIPT, ImageRequest, Request, VideoRequest, WorkflowRequest, parse_request, request_of
 
 # ---- strategies -----------------------------------------------------------------------------------------------------------------------
 
@@ -98,6 +101,10 @@ def test_a_seed_is_drawn_when_the_request_is_made_and_stays():
 def test_a_workflow_object_is_taken_as_it_is():
     graph = {"1": {"class_type": "SaveImage", "inputs": {"images": ["2", 0]}}}
     assert WorkflowRequest(workflow=Workflow.load(graph)) == WorkflowRequest(workflow=graph)
+    drawn = {"nodes": [{"id": 1, "flags": None}], "links": []}
+    request = WorkflowRequest(workflow=Workflow(graph, drawn))
+    assert (request.workflow, request.ui, request) == (graph, drawn, parse_request(request.as_json()))
+    assert WorkflowRequest(workflow=Workflow(graph, drawn), ui=None).ui is None
 
 
 # ---- changing -------------------------------------------------------------------------------------------------------------------------
@@ -221,3 +228,35 @@ def test_an_accepted_project_is_one_part_of_a_path_everywhere(name):
         assert path.parent.name == "root"
         assert path.name == project
     assert len(project.encode()) <= 255
+
+
+# ---- out of a file --------------------------------------------------------------------------------------------------------------------
+
+
+async def noted(request: Any) -> bytes:
+    async def png() -> AsyncIterator[bytes]:
+        yield (Path(__file__).with_name("recordings") / "files-0.3.64" / "SaveImage.png").read_bytes()
+
+    notes = {"toolkit": json.dumps({"request": request})}
+    return b"".join([piece async for piece in in_png(png(), notes)])
+
+
+async def test_a_request_comes_out_of_a_file_as_it_went_in(tmp_path):
+    request = ImageRequest(prompt="狐\0", seed=2**64 - 1, labels={"a": "b"})
+    (tmp_path / "a.png").write_bytes(await noted(request.as_json()))
+    assert request_of(tmp_path / "a.png") == request_of(str(tmp_path / "a.png")) == request_of(await noted(request.as_json())) == request
+
+
+@pytest.mark.parametrize(
+    ("held", "sentence"),
+    [
+        (5, "The data holds no request of this toolkit. Workflow.load reads its graph."),
+        ({"kind": "song"}, "The data holds a request that cannot be read: `kind` must be image, video or workflow."),
+        ({"kind": "image", "prompt": "a", "mood": 1}, "The data holds a request that cannot be read: Unknown field `mood`"),
+        ({"kind": "image", "prompt": "a", "project": "../x"}, "The data holds a request that cannot be read: '../x' cannot be a project"),
+    ],
+)
+async def test_a_file_without_a_request_of_ours_says_so(held, sentence):
+    with pytest.raises(ExportUnreadable) as refused:
+        request_of(await noted(held))
+    assert str(refused.value).startswith(sentence)

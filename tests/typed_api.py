@@ -23,6 +23,7 @@ from toolkit import (
     VideoRequest,
     Workflow,
     WorkflowRequest,
+    request_of,
 )
 
 
@@ -41,6 +42,7 @@ async def a_notebook() -> None:
     assert_type(clip.subscribe(lambda news: None), Callable[[], None])
     assert_type(clip.cancel(), Job)
     assert_type(clip.retry(), JobHandle)
+    assert_type(studio.submit(request_of("fox.png")), JobHandle)
     assert_type(studio.job(), JobHandle)
     assert_type(studio.job("3f2a"), JobHandle)
     assert_type(studio.jobs(status="done", project="fox", since=timedelta(days=1), limit=5), Sequence[JobHandle])

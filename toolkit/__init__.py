@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from toolkit.jobs import Job, OutputFile, Timings
     from toolkit.pipelines.families import ModelFile
     from toolkit.progress import Progress, Range
-    from toolkit.requests import ImageRef, ImageRequest, Lora, VideoRequest, WorkflowRequest
+    from toolkit.requests import ImageRef, ImageRequest, Lora, VideoRequest, WorkflowRequest, request_of
     from toolkit.studio import Batch, JobHandle, OutputHandle, Plan, Result, ServerStatus, Studio
 
 __version__ = "0.1.0"
@@ -40,6 +40,7 @@ __all__ = [
     "VideoRequest",
     "Workflow",
     "WorkflowRequest",
+    "request_of",
 ]
 
 _ROOMS = {
@@ -48,7 +49,7 @@ _ROOMS = {
     "jobs": "Job OutputFile Timings",
     "progress": "Progress Range",
     "pipelines.families": "ModelFile",
-    "requests": "ImageRef ImageRequest Lora VideoRequest WorkflowRequest",
+    "requests": "ImageRef ImageRequest Lora VideoRequest WorkflowRequest request_of",
     "studio": "Batch JobHandle OutputHandle Plan Result ServerStatus Studio",
 }
 

@@ -1,7 +1,8 @@
 """Files on our side: streamed from the server, checked, hashed, named by us, never half under a final name.
 
 Owns `projects/` of a home: `<project>/<date>/<time>-<job>-<n>.<ext>` and a `.json` sidecar beside each. A name comes from the job, so a
-download that is done again after a crash finds its own file and adopts it when the bytes are equal. User text never gets into a path.
+download that is done again after a crash finds its own file and adopts it when the bytes are equal. User text never gets into a path. What a
+picture or clip says of itself is written into it on the way (metadata/), so size and hash are those of the file as it lies here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import mimetypes
 import os
 import re
@@ -24,7 +26,10 @@ from typing import Any
 from toolkit.crashpoints import reached
 from toolkit.errors import DiskFull, OutputError, ToolkitError
 from toolkit.jobs import Job, OutputFile
+from toolkit.metadata import annotate, in_png
 from toolkit.protocol import ServerOutput
+
+log = logging.getLogger(__name__)
 
 KINDS = {
     "image": {"png", "jpg", "jpeg", "webp", "gif", "bmp", "apng", "avif", "tiff"},
@@ -65,8 +70,9 @@ class OutputStore:
         return path
 
     async def save(
-        self, job: Job, attempt: int, number: int, output: ServerOutput, chunks: AsyncIterator[bytes], length: int | None, *, cached: bool = False
-    ) -> OutputFile:
+        self, job: Job, attempt: int, number: int, output: ServerOutput, chunks: AsyncIterator[bytes], length: int | None, *, cached: bool = False,
+        notes: Mapping[str, str] | None = None,
+    ) -> OutputFile:  # fmt: skip
         """Stream a file to disk, check it, give it its name and write its sidecar.
 
         Args:
@@ -75,21 +81,25 @@ class OutputStore:
             number: its place in the job, 1-based.
             output: what the server calls it.
             chunks: its bytes.
-            length: how many bytes there should be, if known.
+            length: how many bytes there should be, if known: as they come, before anything is written into them.
             cached: the server reused an older file; ours is a copy.
+            notes: what a PNG, MP4 or WebM shall say of itself; other kinds stay as they are, and so does what cannot take them.
 
         Raises:
             DiskFull: no room; nothing is left behind. OutputError: too short, not decodable, or the name is taken by other bytes.
         """
-        path = self.place(job, number, extension_of(output.filename or "text.txt"), attempt)
+        extension = extension_of(output.filename or "text.txt")
+        path = self.place(job, number, extension, attempt)
         part = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            size, digest = await _write(part, chunks)
-            if length is not None and size != length:
-                raise OutputError(f"{output.filename} ended after {size} of {length} bytes.", path=str(path))
+            size, digest, came = await _received(part, chunks, notes if extension in ("png", "apng") else None)
+            if length is not None and came != length:
+                raise OutputError(f"{output.filename} ended after {came} of {length} bytes.", path=str(path))
             kind, media_type = kind_of(path.name)
             looked = await asyncio.to_thread(look_into, part, kind)  # a clip takes seconds
+            if notes and extension in ("mp4", "webm"):
+                size, digest = await asyncio.to_thread(_annotated, part, extension, notes, (size, digest))
             _publish(part, path, digest)
         except ToolkitError:  # ServerUnreachable is an OSError too, and no fault of our disk
             raise
@@ -197,6 +207,38 @@ def _look_into_clip(path: Path) -> Looked:
             return Looked(stream.width, stream.height, frames, float(rate) if rate else None, None)
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(str(error)) from error
+
+
+async def _received(part: Path, chunks: AsyncIterator[bytes], notes: Mapping[str, str] | None) -> tuple[int, str, int]:
+    """Write a file with its notes; size and hash as it lies there, and how many bytes came."""
+    came = 0
+
+    async def counted() -> AsyncIterator[bytes]:
+        nonlocal came
+        async for chunk in chunks:
+            came += len(chunk)
+            yield chunk
+
+    size, digest = await _write(part, in_png(counted(), notes) if notes else counted())
+    return size, digest, came
+
+
+def _annotated(part: Path, muxer: str, notes: Mapping[str, str], came: tuple[int, str]) -> tuple[int, str]:
+    """Write a clip's notes into it; its new size and hash, or the ones it came with if it stays as it is."""
+    copy = part.with_name(f"{part.name.removesuffix('.part')}.noted.part")
+    try:
+        annotate(part, copy, muxer, notes)
+        with copy.open("rb+") as stream:
+            os.fsync(stream.fileno())
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = os.fstat(stream.fileno()).st_size
+        os.replace(copy, part)
+    except ValueError as error:
+        log.warning("%s is kept as it came, without its prompt in it: %s", part.name, error)
+        return came
+    finally:
+        copy.unlink(missing_ok=True)
+    return size, digest
 
 
 async def _write(part: Path, chunks: AsyncIterator[bytes]) -> tuple[int, str]:

@@ -10,12 +10,14 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
+from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_serializer, field_validator, model_validator
 from rapidfuzz import process as fuzzy
 
-from toolkit.errors import RequestInvalid
+from toolkit.errors import ExportUnreadable, RequestInvalid
+from toolkit.metadata import read
 from toolkit.prompts import split_infotext
 
 PROMPT_LIMIT = 10_000
@@ -226,11 +228,21 @@ def _graph_of(workflow: Any) -> Any:
 
 
 class WorkflowRequest(Request):
-    """The user's own workflow in API format: `{node id: {class_type, inputs}}`; a `Workflow` is taken as it is."""
+    """The user's own workflow in API format: `{node id: {class_type, inputs}}`; a `Workflow` is taken as it is.
+
+    `ui`: the same as ComfyUI's page draws it, if there is such a thing; it goes into the files, for whoever opens them on the page.
+    """
 
     kind: Literal["workflow"] = "workflow"
     workflow: Annotated[Mapping[str, Any], BeforeValidator(_graph_of)]
+    ui: Mapping[str, Any] | None = None
     strict: bool = False  # True: a graph of which the server would drop a branch is not run at all
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_its_own_ui(cls, fields: Any) -> Any:
+        ui = getattr(fields.get("workflow"), "ui", None) if isinstance(fields, dict) else None
+        return {"ui": ui, **fields} if isinstance(ui, Mapping) else fields
 
 
 AnyRequest = Annotated[ImageRequest | VideoRequest | WorkflowRequest, Field(discriminator="kind")]
@@ -248,6 +260,22 @@ def parse_request(fields: Mapping[str, Any]) -> ImageRequest | VideoRequest | Wo
     if model is None:
         raise RequestInvalid("`kind` must be image, video or workflow.", field="kind")
     return _any_request.validate_python(model(**fields))
+
+
+def request_of(source: str | PathLike[str] | bytes) -> ImageRequest | VideoRequest | WorkflowRequest:
+    """The request that one of our own pictures or clips was made by, read from the file: submitted again, it makes the same again.
+
+    Raises:
+        ExportUnreadable: the file holds no request, or one that this version cannot read.
+    """
+    found = read(source).request
+    name = "The data" if isinstance(source, bytes) else source
+    if found is None:
+        raise ExportUnreadable(f"{name} holds no request of this toolkit.", hint="Workflow.load reads its graph.")
+    try:
+        return parse_request(found)
+    except (RequestInvalid, TypeError) as error:
+        raise ExportUnreadable(f"{name} holds a request that cannot be read: {error}") from error
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> RequestInvalid:

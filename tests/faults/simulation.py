@@ -179,15 +179,26 @@ class NoBoard:
 # ---- the server -------------------------------------------------------------------------------------------------------------
 
 
-def picture(prompt_id: str, number: int) -> bytes:
-    """A PNG of four pixels that only this output of this prompt has."""
+def picture(prompt_id: str, number: int, graph: Mapping[str, Any] | None = None) -> bytes:
+    """A PNG of four pixels that only this output of this prompt has; with its graph in it, as ComfyUI writes it."""
     colours = hashlib.sha256(f"{prompt_id} {number}".encode()).digest()
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+    text = chunk(b"tEXt", b"prompt\0" + json.dumps(graph).encode()) if graph is not None else b""
     pixels = zlib.compress(b"\0" + colours[:6] + b"\0" + colours[6:12])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 2, 0, 0, 0)) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 2, 0, 0, 0)) + text + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def without_texts(data: bytes) -> bytes:
+    """A PNG without what it says of itself: what was drawn. By hand, since it judges what the toolkit writes."""
+    found, at = data[:8], 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        found += b"" if data[at + 4 : at + 8] in (b"tEXt", b"iTXt") else data[at:end]
+        at = end
+    return found
 
 
 @dataclass(order=True)
@@ -334,7 +345,7 @@ class Server:
         folder, _, prefix = prompt.graph[prompt.nodes["SaveImage"]]["inputs"]["filename_prefix"].rpartition("/")
         size = prompt.graph[prompt.nodes["EmptyLatentImage"]]["inputs"]["batch_size"] if "EmptyLatentImage" in prompt.nodes else 1
         names = [f"{prefix}_{number:05}_.png" for number in range(1, size + 1)]
-        self.files |= {f"{folder}/{name}": picture(prompt.id, number) for number, name in enumerate(names, 1)}
+        self.files |= {f"{folder}/{name}": picture(prompt.id, number, prompt.graph) for number, name in enumerate(names, 1)}
         return [{"filename": name, "subfolder": folder, "type": "output"} for name in names]
 
     def work(self) -> None:

@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = {"width": 64, "height": 64}
 LIMIT_S = 30.0
 CHUNK = 2**18  # client.view's
+NOTES = 10_000  # bytes that a file says of itself, instead of what the server wrote into it
 REPEATS = int(os.environ.get("TOOLKIT_CRASH_REPEATS", "3"))
 ASK = """
 import sys
@@ -155,7 +156,7 @@ def _nothing_is_ours(home: Path, jobs: Sequence[JobHandle]) -> None:
 
 def _half_a_file(home: Path, jobs: Sequence[JobHandle]) -> None:
     (part,) = [path for path in files_of(home, jobs) if path.name.endswith(".part")]
-    assert part.stat().st_size == CHUNK
+    assert abs(part.stat().st_size - CHUNK) < NOTES
     assert not part.with_name(part.name[1:].removesuffix(".part")).exists()
 
 
@@ -201,7 +202,7 @@ def test_a_feeder_that_dies_there_is_replaced(
                 for job in asked:
                     job.wait(LIMIT_S)
                 check_home(home, layer, jobs, deaths=repeat + 1)
-                assert point != "chunk written" or asked[0].job.files[0].size_bytes > CHUNK
+                assert point != "chunk written" or asked[0].job.files[0].size_bytes > CHUNK + NOTES
 
 
 def test_an_accepted_prompt_whose_answer_nobody_read_runs_once(home: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ TOOLKIT_HISTORIES sets how many histories, TOOLKIT_SEED repeats a run; each run 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import secrets
@@ -25,8 +26,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.faults.invariants import check
-from tests.faults.simulation import CLOCK, STUMBLES, URL, World, picture, simulated_modules
-from toolkit import ImageRequest, WorkflowRequest
+from tests.faults.simulation import CLOCK, STUMBLES, URL, World, picture, simulated_modules, without_texts
+from toolkit import ImageRequest, WorkflowRequest, request_of
 from toolkit.jobs import FINAL
 from toolkit.ledger import Ledger, NewJob
 from toolkit.requests import Request
@@ -135,12 +136,17 @@ class Judge:
 
     def _files(self, sent: dict[str, str]) -> None:
         """I3 and I6: what is recorded lies there, and it is this prompt's."""
-        query = "SELECT files.*, prompt_id FROM files JOIN attempts ON files.job_id = attempts.job_id AND files.attempt = attempts.number"
+        query = (
+            "SELECT files.*, prompt_id, request FROM files JOIN jobs ON files.job_id = jobs.id"
+            " JOIN attempts ON files.job_id = attempts.job_id AND files.attempt = attempts.number"
+        )
         for file in self._ledger.execute(query):
             if (file["job_id"], file["number"]) not in self.seen:
                 self.seen.add((file["job_id"], file["number"]))
                 data = (self.world.home / "projects" / file["name"]).read_bytes()
-                assert data == picture(file["prompt_id"], file["number"]), f"I6: {file['name']} shows another prompt"
+                assert without_texts(data) == picture(file["prompt_id"], file["number"]), f"I6: {file['name']} shows another prompt"
+                assert request_of(data).as_json() == json.loads(file["request"]), f"I6: {file['name']} tells of another request"
+                assert file["job_id"].encode() not in data, f"I6: {file['name']} tells whose it is"
                 assert hashlib.sha256(data).hexdigest() == file["sha256"], f"I3: {file['name']}"
 
     def disturbed(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit import __version__
 from toolkit.crashpoints import reached
 from toolkit.errors import DiskFull, OutputError, OutputGone, ServerRefused, ServerUnreachable, ToolkitError
 from toolkit.failures import failure_words, without_secrets
@@ -20,7 +21,9 @@ from toolkit.graph import NodeCatalog
 from toolkit.inputs import InputStore
 from toolkit.jobs import Attempt, Job, JobStatus, OutputFile
 from toolkit.ledger import Ledger, LiveBoard, Outcome
+from toolkit.metadata import notes_of
 from toolkit.outputs import OutputStore, text_chunks
+from toolkit.pipelines import as_asked
 from toolkit.protocol import HistoryEntry, ServerOutput
 from toolkit.requests import ImageRef, pictures_of
 
@@ -71,6 +74,10 @@ class Collector:
 
     def __init__(self, desk: Desk, job: Job, attempt: Attempt, graph: Mapping[str, Any], recipe: Mapping[str, Any], say: Callable[[str | None], None]) -> None:
         self.desk, self.job, self.attempt, self.graph, self.recipe, self.say = desk, job, attempt, graph, recipe, say
+        kept = as_asked(graph, job.request, server_folder(job.id, attempt.number))
+        self.notes = notes_of(kept, recipe, job.request.as_json(), __version__)
+        if not self.notes:
+            log.warning("%s: its graph is too long to be written into its files", job.id[:8])
 
     async def collect(self, entry: HistoryEntry, dropped: tuple[str, ...]) -> Outcome:
         """Fetch, check and name every file; `dropped` are output branches that the server refused when it accepted the rest."""
@@ -122,7 +129,7 @@ class Collector:
         if output.text is not None:
             return await self.desk.store.save(self.job, self.attempt.number, number, output, text_chunks(output.text), None, cached=cached)
         async with self.desk.link.client.view(output) as (length, chunks):
-            return await self.desk.store.save(self.job, self.attempt.number, number, output, chunks, length, cached=cached)
+            return await self.desk.store.save(self.job, self.attempt.number, number, output, chunks, length, cached=cached, notes=self.notes)
 
     def _judged(
         self, entry: HistoryEntry, files: list[OutputFile], missing: list[OutputError], dropped: tuple[str, ...], catalog: NodeCatalog | None
@@ -143,6 +150,11 @@ class Collector:
             return Outcome(JobStatus.DONE_NO_FILES, warnings=warnings)
         partial = bool(missing or dropped)
         return Outcome(JobStatus.DONE_PARTIAL if partial else JobStatus.DONE, files, warnings=(*warnings, *lacking))
+
+
+def server_folder(job_id: str, attempt: int) -> str:
+    """Where an attempt's files go on the server, below its output folder: nobody else's are there."""
+    return f"toolkit/{job_id}/{attempt}"
 
 
 def expected_outputs(graph: Mapping[str, Any]) -> list[ServerOutput]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from toolkit.errors import HomeUnusable, ServerError, ToolkitError
-from toolkit.feeder.collect import Desk, reason_of
+from toolkit.feeder.collect import Desk, reason_of, server_folder
 from toolkit.feeder.link import Link
 from toolkit.feeder.run import Run
 from toolkit.graph import NodeCatalog
@@ -208,7 +208,7 @@ class Feeder:
         job = await self._database(lambda: self.ledger.job(waiting.id))
         number = job.attempt + 1
         try:
-            built = build(job.request, self._catalog, f"toolkit/{job.id}/{number}", self.wildcards)
+            built = build(job.request, self._catalog, server_folder(job.id, number), self.wildcards)
             for sha256 in pictures_of(built.graph):
                 self.inputs.find(sha256)
             refuse_foreign(built.recipe.get("family"), await self._about_loras(built.graph))

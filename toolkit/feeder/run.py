@@ -87,7 +87,10 @@ class Run:
     async def _submit(self) -> None:
         """POST once. In doubt, nothing is sent again before the server was asked."""
         self._not_sent, self._client_id = False, self.desk.link.client_id
-        about = {"toolkit": {"job_id": self.job.id, "attempt": self.attempt.number}}
+        about: dict[str, Any] = {"toolkit": {"job_id": self.job.id, "attempt": self.attempt.number}}
+        ui = getattr(self.job.request, "ui", None)
+        if ui:
+            about["extra_pnginfo"] = {"workflow": ui}  # the server writes it into kinds of files that we leave alone
         handed_in = False
         try:
             await self.desk.hand_in(self.graph)

@@ -25,11 +25,12 @@ KEYWORD_LIMIT = 80  # bytes of a chunk's keyword and its NUL
 SAMPLERS: Mapping[str, str] = {
     "euler": "Euler", "euler_ancestral": "Euler a", "heun": "Heun", "lms": "LMS", "dpm_2": "DPM2", "dpm_2_ancestral": "DPM2 a",
     "dpmpp_2s_ancestral": "DPM++ 2S a", "dpmpp_2m": "DPM++ 2M", "dpmpp_sde": "DPM++ SDE", "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "dpmpp_3m_sde": "DPM++ 3M SDE", "ddim": "DDIM", "ddpm": "DDPM", "uni_pc": "UniPC", "lcm": "LCM",
+    "dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun", "dpmpp_3m_sde": "DPM++ 3M SDE", "dpm_fast": "DPM fast", "dpm_adaptive": "DPM adaptive", "ddim": "DDIM",
+    "ddpm": "DDPM", "uni_pc": "UniPC", "lcm": "LCM", "er_sde": "ER SDE", "res_multistep": "Res Multistep",
 }  # fmt: skip
 SCHEDULES: Mapping[str, str] = {
     "normal": "Normal", "karras": "Karras", "exponential": "Exponential", "simple": "Simple", "beta": "Beta", "sgm_uniform": "SGM Uniform",
-    "ddim_uniform": "DDIM", "kl_optimal": "KL Optimal",
+    "ddim_uniform": "DDIM", "kl_optimal": "KL Optimal", "linear_quadratic": "Linear Quadratic",
 }  # fmt: skip
 
 

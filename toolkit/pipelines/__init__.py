@@ -9,12 +9,12 @@ from __future__ import annotations
 from toolkit.graph import NodeCatalog
 from toolkit.pipelines.built import Built, refuse
 from toolkit.pipelines.image import build_image
-from toolkit.pipelines.own import build_workflow
+from toolkit.pipelines.own import as_asked, build_workflow
 from toolkit.pipelines.video import build_video
 from toolkit.prompts import Wildcards
 from toolkit.requests import ImageRequest, Request, VideoRequest, WorkflowRequest
 
-__all__ = ["Built", "build"]
+__all__ = ["Built", "as_asked", "build"]
 
 
 def build(request: Request, catalog: NodeCatalog, folder: str = "toolkit", wildcards: Wildcards = lambda name: None) -> Built:

@@ -1,12 +1,13 @@
-"""The user's own workflow: sent as it is, but into a folder of its own on the server."""
+"""The user's own workflow: sent as it is, but into a folder of its own on the server; and how a graph looks without that folder."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from toolkit.pipelines.built import Built
-from toolkit.requests import WorkflowRequest
+from toolkit.requests import Request, WorkflowRequest
 from toolkit.roles import recipe_of
 
 
@@ -19,6 +20,19 @@ def build_workflow(request: WorkflowRequest, folder: str) -> Built:
             inputs["filename_prefix"] = f"{folder}/{_last_part(inputs['filename_prefix'])}"
         graph[node_id] = {**node, "inputs": inputs}
     return Built(graph, recipe_of(graph))
+
+
+def as_asked(graph: Mapping[str, Any], request: Request, folder: str) -> dict[str, Any]:
+    """A graph as it was sent, with the file names that the workflow or the pipeline has instead of the folder of one job."""
+    own = request.workflow if isinstance(request, WorkflowRequest) else {}
+    found: dict[str, Any] = {}
+    for node_id, node in graph.items():
+        sent = node["inputs"].get("filename_prefix")
+        if isinstance(sent, str) and sent.startswith(f"{folder}/"):
+            asked = own[node_id]["inputs"]["filename_prefix"] if node_id in own else sent.removeprefix(f"{folder}/")
+            node = {**node, "inputs": {**node["inputs"], "filename_prefix": asked}}
+        found[node_id] = node
+    return found
 
 
 def _last_part(prefix: str) -> str:

@@ -120,7 +120,7 @@ class Studio:
         """Run the user's own workflow, with some of its parameters set; `strict`: not at all if the server would leave out a branch."""
         own = self.workflow(workflow)
         changed = own.set(**self._orders.own_pictures(own, parameters))
-        request = WorkflowRequest(**self._fields({"workflow": changed.api(), "strict": strict}))
+        request = WorkflowRequest(**self._fields({"workflow": changed, "strict": strict}))
         return self.submit(request, priority=priority, reuse=reuse)
 
     def workflow(self, source: Workflow | str | PathLike[str] | bytes | Mapping[str, Any]) -> Workflow:
