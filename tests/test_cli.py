@@ -11,6 +11,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,8 +31,10 @@ from tests.conftest import end_children
 from tests.faults.layer import Layer
 from toolkit import ImageRequest, Studio, VideoRequest, __version__
 from toolkit.cli import app
+from toolkit.errors import ExportUnreadable
 from toolkit.jobs import OPEN
 from toolkit.ledger import Ledger, NewJob
+from toolkit.metadata import read
 from toolkit.processes import engine_url
 
 TOOLKIT = [sys.executable, "-m", "toolkit.cli"]
@@ -516,6 +519,55 @@ def test_serve_on_a_port_that_is_taken_names_the_variable(home: Path, tmp_path: 
     assert "Traceback" not in busy.stderr
 
 
+# ---- files ----------------------------------------------------------------------------------------------------------------
+
+RECORDED = Path(__file__).with_name("recordings") / "files-0.3.64"
+
+
+def test_strip_copies_pictures_and_clips_without_what_they_say(tmp_path: Path) -> None:
+    for path in RECORDED.iterdir():
+        shutil.copy(path, tmp_path)
+    names = sorted(path.name for path in RECORDED.iterdir())
+    made = toolkit(tmp_path / "home", "strip", *(str(tmp_path / name) for name in names))
+    assert (made.exit_code, made.stderr) == (0, "")
+    assert made.stdout.split() == [str(tmp_path / f"{Path(name).stem}.clean{Path(name).suffix}") for name in names]
+    for line in made.stdout.split():
+        with pytest.raises(ExportUnreadable, match="no workflow stored"):
+            read(line)
+    assert all((tmp_path / name).read_bytes() == (RECORDED / name).read_bytes() for name in names)
+    again = toolkit(tmp_path / "home", "strip", str(tmp_path / "SaveImage.png"))
+    assert refused(again).startswith(f"{tmp_path / 'SaveImage.clean.png'} exists already.")
+    assert not (tmp_path / "home").exists()
+
+
+def test_strip_into_a_folder_goes_on_after_a_file_that_it_cannot_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    words = ["strip", str(tmp_path / "a.txt"), str(tmp_path / "none.png"), str(RECORDED / "SaveVideo.mp4"), "-o", str(tmp_path / "new" / "folder"), "--json"]
+    made = toolkit(tmp_path, *words)
+    clean = tmp_path / "new" / "folder" / "SaveVideo.mp4"
+    assert lines(made.stdout) == [{"file": str(RECORDED / "SaveVideo.mp4"), "clean": str(clean), "size_bytes": clean.stat().st_size}]
+    assert (made.exit_code, made.stderr.count("\n")) == (2, 2)
+    assert made.stderr.startswith(f"error: {tmp_path / 'a.txt'} cannot be stripped: it is no PNG")
+    assert "cannot be made: " in refused(toolkit(tmp_path, "strip", str(RECORDED / "SaveImage.png"), "-o", str(tmp_path / "a.txt")))
+    assert [path.name for path in clean.parent.iterdir()] == ["SaveVideo.mp4"]
+
+
+def test_strip_in_place_changes_the_file_a_link_leads_to_and_none_of_the_home(tmp_path: Path) -> None:
+    projects = tmp_path / "home" / "projects" / "fox"
+    projects.mkdir(parents=True)
+    ours, theirs, link = projects / "a.png", tmp_path / "b.png", tmp_path / "c.png"
+    for path in (ours, theirs):
+        shutil.copy(RECORDED / "SaveImage.png", path)
+    link.symlink_to(theirs)
+    held = refused(toolkit(tmp_path / "home", "strip", str(ours), "--in-place"))
+    assert held == f"{ours} is in the log as it is. Leave out --in-place: a copy goes beside it."
+    assert ours.read_bytes() == (RECORDED / "SaveImage.png").read_bytes()
+    assert toolkit(tmp_path / "home", "strip", str(link), "--in-place").stdout == f"{theirs}\n"
+    assert link.is_symlink()
+    assert len(theirs.read_bytes()) < len(ours.read_bytes())
+    assert "not both" in refused(toolkit(tmp_path / "home", "strip", str(theirs), "--in-place", "-o", str(tmp_path)))
+
+
 # ---- the call itself ------------------------------------------------------------------------------------------------------
 
 
@@ -544,7 +596,7 @@ def test_a_misspelt_command_or_option_is_2_with_the_nearest_one(tmp_path: Path, 
 def test_the_version_and_the_help_need_no_home(tmp_path: Path) -> None:
     nowhere = tmp_path / "none"
     assert toolkit(nowhere, "--version").stdout == f"toolkit {__version__}\n"
-    for command in ("image", "video", "run", "retry", "jobs", "cancel", "sql", "connect", "pause", "resume", "serve", "engine"):
+    for command in ("image", "video", "run", "retry", "jobs", "cancel", "sql", "strip", "connect", "pause", "resume", "serve", "engine"):
         assert toolkit(nowhere, command, "--help").exit_code == 0
         assert command in toolkit(nowhere, "--help").stdout
     assert "--install-completion" in toolkit(nowhere, "--help").stdout
