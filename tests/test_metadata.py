@@ -353,9 +353,9 @@ def test_the_parameters_are_a1111s():
     assert "parameters" not in notes_of({}, {"prompt": None, "seed": None, "cfg": None}, {}, "1")
 
 
-@pytest.mark.parametrize("sampler", sorted(set(prompts.SAMPLERS.values())))
+@pytest.mark.parametrize("sampler", sorted(prompts.SAMPLERS))
 def test_the_parameters_can_be_pasted_as_a_prompt(sampler):
-    for scheduler in set(prompts.SCHEDULERS.values()):
+    for scheduler in prompts.SCHEDULERS:
         pasted = prompts.split_infotext(notes_of({}, {**RECIPE, "sampler": sampler, "scheduler": scheduler}, {}, "1")["parameters"])
         asked = {"steps": 20, "cfg": 7.0, "seed": 7, "width": 832, "height": 1216, "prefer_model": "anime/noobai", "sampler": sampler, "scheduler": scheduler}
         assert pasted == prompts.Infotext("a fox, <lora:mika:0.8>", "blur", asked)

@@ -190,16 +190,19 @@ def _tidied(text: str) -> str:
 # ---- the text under a gallery's picture -------------------------------------------------------------------------------------
 
 
+# ComfyUI's name: what A1111, Forge and Civitai call it; others have the same name everywhere
 SAMPLERS: Mapping[str, str] = {
-    "euler": "euler", "euler a": "euler_ancestral", "euler ancestral": "euler_ancestral", "heun": "heun", "lms": "lms", "ddim": "ddim", "ddpm": "ddpm",
-    "dpm2": "dpm_2", "dpm2 a": "dpm_2_ancestral", "dpm fast": "dpm_fast", "dpm adaptive": "dpm_adaptive", "dpm++ 2s a": "dpmpp_2s_ancestral",
-    "dpm++ sde": "dpmpp_sde", "dpm++ 2m": "dpmpp_2m", "dpm++ 2m sde": "dpmpp_2m_sde", "dpm++ 2m sde heun": "dpmpp_2m_sde_heun",
-    "dpm++ 3m sde": "dpmpp_3m_sde", "unipc": "uni_pc", "lcm": "lcm", "er sde": "er_sde", "res multistep": "res_multistep",
+    "euler": "Euler", "euler_ancestral": "Euler a", "heun": "Heun", "lms": "LMS", "dpm_2": "DPM2", "dpm_2_ancestral": "DPM2 a",
+    "dpmpp_2s_ancestral": "DPM++ 2S a", "dpmpp_2m": "DPM++ 2M", "dpmpp_sde": "DPM++ SDE", "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun", "dpmpp_3m_sde": "DPM++ 3M SDE", "dpm_fast": "DPM fast", "dpm_adaptive": "DPM adaptive", "ddim": "DDIM",
+    "ddpm": "DDPM", "uni_pc": "UniPC", "lcm": "LCM", "er_sde": "ER SDE", "res_multistep": "Res Multistep",
 }  # fmt: skip
 SCHEDULERS: Mapping[str, str] = {
-    "karras": "karras", "exponential": "exponential", "simple": "simple", "sgm uniform": "sgm_uniform", "normal": "normal", "beta": "beta",
-    "ddim": "ddim_uniform", "ddim uniform": "ddim_uniform", "uniform": "normal", "kl optimal": "kl_optimal", "linear quadratic": "linear_quadratic",
+    "normal": "Normal", "karras": "Karras", "exponential": "Exponential", "simple": "Simple", "beta": "Beta", "sgm_uniform": "SGM Uniform",
+    "ddim_uniform": "DDIM", "kl_optimal": "KL Optimal", "linear_quadratic": "Linear Quadratic",
 }  # fmt: skip
+BY_SAMPLER = {**{name.lower(): ours for ours, name in SAMPLERS.items()}, "euler ancestral": "euler_ancestral"}
+BY_SCHEDULER = {**{name.lower(): ours for ours, name in SCHEDULERS.items()}, "ddim uniform": "ddim_uniform", "uniform": "normal"}
 SETTINGS = re.compile(r"(?:^|\n)\s*(Steps:\s*\d+\s*,.*)\s*$", re.DOTALL)
 PAIR = re.compile(r'\s*([A-Z][\w +\-./]*?):\s*("(?:\\.|[^"\\])*"|[^,"]*)(?:,|$)')
 
@@ -245,7 +248,7 @@ def _fields_of(said: Mapping[str, str]) -> dict[str, object]:
 def sampler_of(sampler: str, schedule: str = "") -> dict[str, str]:
     """Sampler and scheduler in ComfyUI's names for A1111's, as `DPM++ 2M Karras` or apart; nothing for what is not known."""
     name = sampler.strip().lower()
-    ending = next((word for word in sorted(SCHEDULERS, key=len, reverse=True) if name.endswith(f" {word}") and name not in SAMPLERS), "")
+    ending = next((word for word in sorted(BY_SCHEDULER, key=len, reverse=True) if name.endswith(f" {word}") and name not in BY_SAMPLER), "")
     name = name.removesuffix(ending).strip() if ending else name
-    found = {"sampler": SAMPLERS.get(name), "scheduler": SCHEDULERS.get(schedule.strip().lower() or ending)}
+    found = {"sampler": BY_SAMPLER.get(name), "scheduler": BY_SCHEDULER.get(schedule.strip().lower() or ending)}
     return {role: value for role, value in found.items() if value}

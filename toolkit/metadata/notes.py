@@ -17,21 +17,11 @@ from typing import Any
 from toolkit.metadata.clips import Tags, remux
 from toolkit.metadata.embedded import KEYS, TEXT_CHUNKS, TEXT_LIMIT, with_comment
 from toolkit.metadata.pieces import PNG_SIGNATURE
+from toolkit.prompts import SAMPLERS, SCHEDULERS
 
 TIMES = frozenset({"creationtime", "creation time", "creation_time", "date"})  # VideoHelperSuite's and others'; a time is in no file of ours
 MUXERS_OWN = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
 KEYWORD_LIMIT = 80  # bytes of a chunk's keyword and its NUL
-# as A1111 calls what ComfyUI calls otherwise, so that galleries know them; others stay as they are
-SAMPLERS: Mapping[str, str] = {
-    "euler": "Euler", "euler_ancestral": "Euler a", "heun": "Heun", "lms": "LMS", "dpm_2": "DPM2", "dpm_2_ancestral": "DPM2 a",
-    "dpmpp_2s_ancestral": "DPM++ 2S a", "dpmpp_2m": "DPM++ 2M", "dpmpp_sde": "DPM++ SDE", "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun", "dpmpp_3m_sde": "DPM++ 3M SDE", "dpm_fast": "DPM fast", "dpm_adaptive": "DPM adaptive", "ddim": "DDIM",
-    "ddpm": "DDPM", "uni_pc": "UniPC", "lcm": "LCM", "er_sde": "ER SDE", "res_multistep": "Res Multistep",
-}  # fmt: skip
-SCHEDULES: Mapping[str, str] = {
-    "normal": "Normal", "karras": "Karras", "exponential": "Exponential", "simple": "Simple", "beta": "Beta", "sgm_uniform": "SGM Uniform",
-    "ddim_uniform": "DDIM", "kl_optimal": "KL Optimal", "linear_quadratic": "Linear Quadratic",
-}  # fmt: skip
 
 
 def notes_of(graph: Mapping[str, Any], recipe: Mapping[str, Any], request: Mapping[str, Any], version: str) -> dict[str, str]:
@@ -58,7 +48,7 @@ def _parameters(recipe: Mapping[str, Any]) -> str:
     facts = {
         "Steps": recipe.get("steps"),
         "Sampler": _called(SAMPLERS, recipe.get("sampler")),
-        "Schedule type": _called(SCHEDULES, recipe.get("scheduler")),
+        "Schedule type": _called(SCHEDULERS, recipe.get("scheduler")),
         "CFG scale": recipe.get("cfg"),
         "Seed": recipe.get("seed"),
         "Size": None if None in size else f"{size[0]}x{size[1]}",
