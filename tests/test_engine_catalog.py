@@ -7,8 +7,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from toolkit.engine.catalog import FILE_INPUTS, catalog
 from toolkit.engine.execution import Options
-from toolkit.engine.nodes import FILE_INPUTS, FUNCTIONS, MODEL_FOLDERS, catalog
+from toolkit.engine.models import MODEL_FOLDERS
+from toolkit.engine.nodes import FUNCTIONS
 from toolkit.engine.server import Engine
 
 RECORDED = json.loads((Path(__file__).with_name("recordings") / "object_info-0.3.64.json").read_text(encoding="utf-8"))

@@ -180,7 +180,7 @@ async def test_starting_does_not_import_what_drawing_and_encoding_need():
     assert (await process.communicate())[0].decode().strip() == "[]"
 
 
-@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(FOLDER.rglob("*.py")), ids=lambda file: file.relative_to(FOLDER).as_posix())
 def test_engine_imports_nothing_else_of_the_toolkit(file):
     for node in ast.walk(ast.parse(file.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from yarl import URL
 
-from toolkit.engine import nodes
 from toolkit.engine.execution import Options
-from toolkit.engine.nodes import FUNCTIONS
+from toolkit.engine.nodes import FUNCTIONS, sampling
 from toolkit.engine.server import Engine
+from toolkit.engine.values import Latent
 
 RECORDINGS = Path(__file__).with_name("recordings")
 PATIENCE_S = 20.0
@@ -802,7 +802,7 @@ async def test_steps_take_their_time_with_seeded_jitter_and_clips_a_little_more(
         times = [[client.engine.worker.step_time(1.0) for _ in range(50)] for client in (one, two)]
         assert times[0] == times[1]
         assert 0.05 <= min(times[0]) < 0.07 < 0.13 < max(times[0]) <= 0.15
-    weights = [nodes._weight(nodes.Latent(*size)) for size in ((512, 512, 1, 1), (1024, 1024, 1, 1), (832, 480, 33, 1), (1920, 1080, 121, 1))]
+    weights = [sampling.weight(Latent(*size)) for size in ((512, 512, 1, 1), (1024, 1024, 1, 1), (832, 480, 33, 1), (1920, 1080, 121, 1))]
     assert weights[:2] == [1, 1]
     assert 1 < weights[2] < weights[3] == 3
     async with running(tmp_path / "c", step_s=0.03) as client:

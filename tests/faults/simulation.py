@@ -32,7 +32,7 @@ import httpx
 import pytest
 
 from toolkit.client import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, INTERRUPTS_BY_ID, ComfyClient
-from toolkit.engine.nodes import catalog
+from toolkit.engine.catalog import catalog
 from toolkit.errors import HomeUnusable, ServerUnreachable
 from toolkit.feeder import collect, feeder, link, run, showing
 from toolkit.ledger import Ledger

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.engine.nodes import Made, catalog
+from toolkit.engine.catalog import catalog
 from toolkit.engine.validation import Graph
+from toolkit.engine.values import Made
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,10 @@ from typing import Any, Protocol
 
 from toolkit.engine import files
 from toolkit.engine.cache import Agenda, NodeCache, Result, link
-from toolkit.engine.nodes import FUNCTIONS, Made, Pixels, catalog
+from toolkit.engine.catalog import catalog
+from toolkit.engine.nodes import FUNCTIONS
 from toolkit.engine.queue import Item, PromptQueue
+from toolkit.engine.values import Made, Pixels
 
 log = logging.getLogger(__name__)
 
@@ -310,7 +312,7 @@ class Run:
 
 
 class NodeStage:
-    """What one node gets to work with (nodes.Stage)."""
+    """What one node gets to work with (values.Stage)."""
 
     def __init__(self, run: Run, node_id: str) -> None:
         self._run, self._node_id, self._worker = run, node_id, run.worker

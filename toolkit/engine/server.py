@@ -24,8 +24,9 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from toolkit.engine import files, jobs, uploads
+from toolkit.engine.catalog import catalog
 from toolkit.engine.execution import Journal, Options, Worker
-from toolkit.engine.nodes import MODEL_FOLDERS, catalog
+from toolkit.engine.models import MODEL_FOLDERS
 from toolkit.engine.queue import PromptQueue
 from toolkit.engine.sockets import FEATURES, Sockets
 from toolkit.engine.validation import validate

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.engine.nodes import catalog
+from toolkit.engine.catalog import catalog
 
 Graph = dict[str, dict[str, Any]]
 Fault = dict[str, Any]
