@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from toolkit.engine import drawing, words
+from toolkit.engine import drawing, looks, words
 from toolkit.engine.drawing import Brief, draw, emerging
 
 PROMPT = "1girl, silver hair, long hair, blue eyes, smile, school uniform, cherry blossoms, day"
@@ -232,6 +232,43 @@ def test_every_picture_bears_the_mark(monkeypatch):
     assert np.ptp(columns) > 80
     corner = marked[rows.min() : rows.max(), columns.min() : columns.max()]
     assert (corner.min(axis=2) > 220).mean() > 0.03  # white letters
+
+
+INK, MIKA = ("ink_lines_xl.safetensors", 1.0), ("mika_v3.safetensors", 1.0)
+
+
+def test_a_look_changes_lines_and_colours_and_none_changes_nothing():
+    plain = draw(brief())
+    assert np.array_equal(draw(dataclasses.replace(brief(), look=(("any", 0.0),))), plain)
+    away = [distance(draw(dataclasses.replace(brief(), look=(("ink", strength),))), plain) for strength in (0.3, 0.6, 1.0)]
+    assert 0.5 < away[0] < away[1] < away[2] < 30
+
+
+def test_names_of_lines_make_them_bold_and_every_name_has_its_own_look():
+    assert looks.style((INK,)).ink > 2
+    assert len({looks.style(((f"{n}.safetensors", 1.0),)) for n in range(20)}) == 20
+    both = looks.style((INK, MIKA))
+    assert both.ink == looks.style((INK,)).ink * looks.style((MIKA,)).ink
+    for strength in (-100.0, -1.0, 100.0):
+        style = looks.style((("a", strength), ("ink", strength)))
+        assert style.ink > 0
+        assert style.colour >= 0
+        draw(dataclasses.replace(brief(width=32, height=32), look=(("a", strength),)))
+
+
+def test_air_is_drawn_on_nothing_and_petals_where_there_is_no_weather():
+    for prompt in (PROMPT, "room, indoors", "snow"):
+        air = np.asarray(drawing.falling(brief(prompt, width=200, height=200), 1.0, (200, 200), 1.0))
+        assert 0 < (air[..., 3] > 0).mean() < 0.3
+    assert np.asarray(drawing.falling(brief(), 1.0, (200, 200), 0.0))[..., 3].max() == 0
+
+
+def test_mark_stands_on_the_other_side_where_asked_and_fades():
+    grey = drawing.Image.new("RGB", (400, 300), (128, 128, 128))
+    right, left = drawing.marked_up(grey), drawing.marked_up(grey, left_side=True)
+    assert np.nonzero((right != 128).any(axis=2))[1].min() > 200 > np.nonzero((left != 128).any(axis=2))[1].max()
+    assert 0 < distance(drawing.marked_up(grey, 0.3), np.asarray(grey)) < distance(right, np.asarray(grey))
+    assert np.array_equal(drawing.marked_up(grey, 0.0), np.asarray(grey))
 
 
 def test_odd_prompts_are_drawn():

@@ -3,14 +3,15 @@
 Owns the brief, the camera and the putting together: a still scene rendered once per brief, a figure and weather rendered for
 the moment, and the mark that says what this is. It knows nothing of graphs, nodes or sockets. The picture is SVG, in
 thousandths of its height, so that any size and any preview is the same composition; the same arguments give the same bytes in
-any process, since every choice comes from the brief by `words.generator`.
+any process, since every choice comes from the brief by `words.generator`. A look is put on at the end: thicker or thinner lines
+in the SVG, a wash of colour over the pixels.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,8 +19,9 @@ import resvg_py
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from toolkit.engine import portrait, scene, words
+from toolkit.engine import looks, portrait, scene, words
 from toolkit.engine.ink import box, gradient, group
+from toolkit.engine.values import Look
 
 MARK = "stand-in drawing"
 
@@ -35,32 +37,66 @@ _HEADROOM = {"cat": 50.0, "fox": 120.0, "rabbit": 280.0}
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What is to be drawn: words, seed (0 .. 2**64-1) and size in pixels (16..4096 each way)."""
+    """What is to be drawn: words, seed (0 .. 2**64-1), size in pixels (16..4096 each way), and the LoRAs that change the look."""
 
     prompt: str
     negative_prompt: str
     seed: int
     width: int
     height: int
+    look: Look = ()
 
 
-def draw(brief: Brief, moment_s: float = 0.0, *, scale: float = 1.0) -> NDArray[np.uint8]:
+def draw(brief: Brief, moment_s: float = 0.0, *, scale: float = 1.0, marked: bool = True) -> NDArray[np.uint8]:
     """Draw a brief at one second of its clip.
 
     Args:
         brief: what to draw.
         moment_s: the second of the clip, 0 for a still; frame n of a clip is `n / fps`.
         scale: below 1 a smaller version of the same composition, for previews.
+        marked: whether the mark is on it; who leaves it out has to put it on what becomes of the drawing.
 
     Returns:
         (height, width, 3) uint8 RGB, each side times `scale`.
 
     """
-    size = (max(1, round(brief.width * scale)), max(1, round(brief.height * scale)))
+    size = scaled(brief.width, brief.height, scale)
     picture = _camera(_backdrop(brief, size), size, moment_s)
-    picture.alpha_composite(_rendered(_foreground(brief, moment_s), size, _width(brief)))
-    picture.alpha_composite(*_mark(size))
-    return np.array(picture.convert("RGB"))
+    picture.alpha_composite(_rendered(_foreground(brief, moment_s), size, brief))
+    plain = looks.washed(picture.convert("RGB"), looks.style(brief.look))
+    return marked_up(plain) if marked else np.array(plain)
+
+
+def scaled(width: int, height: int, scale: float) -> tuple[int, int]:
+    """Give the size of a scaled picture, no side below a pixel."""
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def marked_up(picture: Image.Image, strength: float = 1.0, *, left_side: bool = False) -> NDArray[np.uint8]:
+    """Put the mark on a picture; on the left side if it moves over a drawing, which bears one on the right."""
+    plate, (left, top) = _mark(picture.size)
+    left = picture.width - plate.width - left if left_side else left
+    corner = picture.crop((left, top, left + plate.width, top + plate.height)).convert("RGBA")
+    corner.alpha_composite(_faint(plate, strength))
+    result = picture.copy()
+    result.paste(corner.convert("RGB"), (left, top))
+    return np.array(result)
+
+
+def falling(brief: Brief, moment_s: float, size: tuple[int, int], strength: float) -> Image.Image:
+    """Draw what falls or floats in the brief's air, or petals, on nothing; for a clip that starts from a picture."""
+    traits = _traits(brief)
+    weather = traits.weather if traits.weather in scene.FALLING else "petals"
+    svg = "".join(scene.air(replace(traits, weather=weather, place="plain"), _width(brief), brief.seed, moment_s, near=near) for near in (False, True))
+    return _faint(_rendered(svg, size, brief), strength)
+
+
+def _faint(picture: Image.Image, strength: float) -> Image.Image:
+    if strength >= 1:
+        return picture
+    faint = picture.copy()
+    faint.putalpha(picture.getchannel("A").point(lambda alpha: alpha * strength))
+    return faint
 
 
 def emerging(picture: NDArray[np.uint8], share: float, seed: int) -> NDArray[np.uint8]:
@@ -110,7 +146,7 @@ def _backdrop(brief: Brief, size: tuple[int, int]) -> Image.Image:
     corners = gradient("vignette", (0.6, now.zenith, 0), (1, "#1a1540", 0.18))
     svg = scene.sky(traits, now, width) + scene.land(traits, now, width, brief.seed) + corners + box(0, 0, width, 1000, "url(#vignette)")
     sharpness = 0.8 if traits.framing == "full" or traits.person == "nobody" else _SOFT
-    return _rendered(svg, (math.ceil(size[0] * sharpness), math.ceil(size[1] * sharpness)), width)
+    return _rendered(svg, (math.ceil(size[0] * sharpness), math.ceil(size[1] * sharpness)), brief)
 
 
 def _camera(still: Image.Image, size: tuple[int, int], moment_s: float) -> Image.Image:
@@ -144,9 +180,11 @@ def _placed(brief: Brief, traits: words.Traits, moment_s: float) -> str:
     return f"translate({width * (0.5 + aside):.2f} {1000 * at:.2f}) scale({size:.4f}) translate(0 {room / 2 - anchor:g})"
 
 
-def _rendered(svg: str, size: tuple[int, int], width: float) -> Image.Image:
-    frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" viewBox="0 0 {width:.3f} 1000" preserveAspectRatio="none">'
-    png = resvg_py.svg_to_bytes(svg_string=f"{frame}{svg}</svg>", skip_system_fonts=True)
+def _rendered(svg: str, size: tuple[int, int], brief: Brief) -> Image.Image:
+    view = f'viewBox="0 0 {_width(brief):.3f} 1000" preserveAspectRatio="none"'
+    frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" {view}>'
+    inked = looks.inked(svg, looks.style(brief.look))
+    png = resvg_py.svg_to_bytes(svg_string=f"{frame}{inked}</svg>", skip_system_fonts=True)
     return Image.open(io.BytesIO(png)).convert("RGBA")
 
 

@@ -42,7 +42,7 @@ _HOURS: Mapping[str, Hour] = {
 _OVERCAST: Mapping[str, float] = {"rain": 0.55, "snow": 0.4}
 _LEAF = "M0 -20C15 -8 13 10 0 20C-13 10 -15 -8 0 -20Z"
 _PETAL = "M0 -16C14 -12 16 8 2 18L0 12L-3 18C-16 8 -14 -12 0 -16Z"
-_FALLING: Mapping[str, tuple[int, float, float]] = {  # how many in a square picture, fall and drift in a second
+FALLING: Mapping[str, tuple[int, float, float]] = {  # how many in a square picture, fall and drift in a second
     "rain": (90, 1500, -220), "snow": (70, 70, 18), "petals": (34, 95, 60), "leaves": (26, 120, 70), "fireflies": (30, -16, 6),
 }  # fmt: skip
 
@@ -262,9 +262,9 @@ def _plain(ground: Ground) -> str:
 def air(traits: Traits, width: float, seed: int, moment_s: float, *, near: bool) -> str:
     """Draw the far two thirds (behind the figure) or the near third (before it) of what falls; indoors nothing does."""
     kind = traits.weather
-    if kind not in _FALLING or traits.place == "room":
+    if kind not in FALLING or traits.place == "room":
         return ""
-    rng, (count, fall, drift) = generator(seed, "weather", kind), _FALLING[kind]
+    rng, (count, fall, drift) = generator(seed, "weather", kind), FALLING[kind]
     parts = [gradient("spark", (0, "#f4ffb0", 0.95), (0.3, "#e2f77a", 0.5), (1, "#d8f060", 0), kind="radial")]
     for n, (a, b, c, d) in enumerate(rng.random((int(count * min(1.7, max(0.6, width / 1000))), 4))):
         if (n % 3 == 0) == near:

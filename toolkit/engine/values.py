@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 """A picture (height, width, 3) or several (n, height, width, 3), RGB."""
+Look = tuple[tuple[str, float], ...]
+"""LoRAs by name and strength, in the order they were put on."""
 
 
 @dataclass(frozen=True, slots=True)
