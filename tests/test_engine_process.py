@@ -159,7 +159,7 @@ async def test_killed_it_forgets_everything_but_its_output_files(processes, tmp_
     assert [line["instance_id"] for line in lines] == [first["instance_id"]] * 2 + [second["instance_id"]] * 2
 
 
-@pytest.mark.parametrize("option", [("--host", "0.0.0.0"), ("--step-s", "slow"), ("--preview-method", "taesd")])
+@pytest.mark.parametrize("option", [("--host", "0.0.0.0"), ("--step-s", "slow"), ("--preview-method", "taesd"), ("--models", "some")])
 async def test_wrong_call_is_refused(processes, tmp_path, option):
     code, _, err = await ended(await processes.start(tmp_path, *option))
     assert code == 2
@@ -172,6 +172,16 @@ def test_environment_holds_defaults_that_flags_override():
     assert (asked.step_s, asked.noise, asked.load_s, asked.idle_s) == (0.5, 0.1, 4.0, 7.0)
     asked = parser({}).parse_args(["--home", "x"])
     assert (asked.step_s, asked.noise, asked.load_s, asked.idle_s, asked.port) == (0.1, 0.0, 0.2, 60.0, 0)
+    assert (asked.newer, asked.models, asked.jobs_api) == ("on", "all", "off")
+    asked = parser({"TOOLKIT_ENGINE_NEWER": "off", "TOOLKIT_ENGINE_MODELS": "vae/ae.safetensors"}).parse_args(["--home", "x"])
+    assert (asked.newer, asked.models) == ("off", "vae/ae.safetensors")
+
+
+async def test_classes_and_model_files_are_chosen_from_outside(processes, tmp_path):
+    _, about = await processes.serve(tmp_path, "--newer", "off", TOOLKIT_ENGINE_MODELS="sdxl")
+    assert "ManualSigmas" not in await get(about["url"], "/object_info")
+    assert await get(about["url"], "/models/vae") == []
+    assert (await get(about["url"], "/models/loras"))[0] == "mika_v3.safetensors"
 
 
 async def test_starting_does_not_import_what_drawing_and_encoding_need():

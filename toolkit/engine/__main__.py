@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from toolkit.engine.execution import Options
+from toolkit.engine.models import PRESETS, chosen
 from toolkit.engine.server import Engine
 
 BUSY_PORT, RUNS_ALREADY = 2, 3
@@ -42,14 +43,27 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     options.add_argument("--load-s", type=float, default=env("LOAD_S", "0.2"), help="seconds a model file takes to load")
     options.add_argument("--idle-s", type=float, default=env("IDLE_S", "60"), help="end this long after the last use; 0: never")
     options.add_argument("--jobs-api", choices=("off", "on"), default=env("JOBS_API", "off"), help="whether newer servers' /api/jobs is there")
+    options.add_argument("--newer", choices=("on", "off"), default=env("NEWER", "on"), help="whether classes that ComfyUI 0.3.64 lacks are there")
+    options.add_argument("--models", type=_models, default=env("MODELS", "all"), metavar="SET", help=f"model files: {', '.join(PRESETS)}, or `folder/name,...`")
     options.add_argument("--preview-method", choices=("none", "auto"), default="auto", help="whether previews are sent")
     return options
+
+
+def _models(asked: str) -> str:
+    try:
+        chosen(asked)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return asked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an engine until it is idle or told to end; gives the exit code."""
     asked = parser(os.environ).parse_args(arguments)
-    options = Options(asked.step_s, asked.noise, asked.load_s, asked.preview_method == "auto", asked.idle_s, jobs_api=asked.jobs_api == "on")
+    options = Options(
+        asked.step_s, asked.noise, asked.load_s, asked.preview_method == "auto", asked.idle_s,
+        jobs_api=asked.jobs_api == "on", newer=asked.newer == "on", models=asked.models,
+    )  # fmt: skip
     home: Path = asked.home.resolve()
     (home / "locks").mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / "locks" / "engine.lock", thread_local=False, fallback_to_soft=False)

@@ -13,23 +13,24 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from toolkit.engine import files
+from toolkit.engine import uploads
 from toolkit.engine.cache import Agenda, NodeCache, Result, link
-from toolkit.engine.catalog import catalog
-from toolkit.engine.nodes import FUNCTIONS
+from toolkit.engine.catalog import Catalog, nested, picture_inputs, unfolded
+from toolkit.engine.models import ModelFiles
+from toolkit.engine.nodes import ASKS, FUNCTIONS
 from toolkit.engine.queue import Item, PromptQueue
-from toolkit.engine.values import Made, Pixels
+from toolkit.engine.stage import NodeStage
+from toolkit.engine.values import Made
 
 log = logging.getLogger(__name__)
 
-PREVIEW = 1
-PREVIEW_WITH_METADATA = 4
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+# These take the place of each other in a machine's memory; every other file stays loaded until /free.
+ONE_AT_A_TIME = ("checkpoints", "diffusion_models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,19 @@ class Options:
     """Of the jitter."""
     jobs_api: bool = False
     """Whether the newer /api/jobs is there."""
+    newer: bool = True
+    """Whether classes that ComfyUI 0.3.64 lacks are there (LTX-2.3 needs some)."""
+    models: str | Mapping[str, Sequence[str]] = "all"
+    """Which model files there are: all, sdxl, none, `folder/name` several times with commas between, or names by folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What an engine has: its folder, its model files and its classes."""
+
+    home: Path
+    files: ModelFiles
+    catalog: Catalog
 
 
 class Outbox(Protocol):
@@ -86,12 +100,12 @@ class Attention:
 class Worker:
     """The thread that runs prompts."""
 
-    def __init__(self, queue: PromptQueue, outbox: Outbox, folders: Mapping[str, Path], journal: Journal, options: Options) -> None:
-        self.queue, self.outbox, self.folders, self.options = queue, outbox, folders, options
+    def __init__(self, queue: PromptQueue, outbox: Outbox, stock: Stock, journal: Journal, options: Options) -> None:
+        self.queue, self.outbox, self.stock, self.options = queue, outbox, stock, options
         self.attention = Attention()
         self.cache = NodeCache()
         self.letters: dict[tuple[str, str], str] = {}
-        self._loaded: dict[str, str] = {}
+        self._loaded: set[tuple[str, str]] = set()
         self._journal = journal
         self._jitter = random.Random(options.seed)
         self._interrupt = threading.Event()
@@ -141,11 +155,19 @@ class Worker:
         """Say how long this step shall take, in seconds."""
         return self.options.step_s * weight * (1 + self.options.noise * self._jitter.uniform(-1, 1))
 
-    def load(self, kind: str, name: str) -> None:
-        """Load a model file; one of each kind stays loaded."""
-        if self._loaded.get(kind) != name:
+    def load(self, folder: str, name: str) -> None:
+        """Load a model file, unless it is loaded.
+
+        Raises:
+            FileNotFoundError: there is none; in ComfyUI's words, as clients see it in execution_error.
+        """
+        if name not in self.stock.files.get(folder, ()):
+            raise FileNotFoundError(f"Model in folder '{folder}' with filename '{name}' not found.")
+        if (folder, name) not in self._loaded:
             self.spend(self.options.load_s)
-            self._loaded[kind] = name
+            if folder in ONE_AT_A_TIME:
+                self._loaded = {file for file in self._loaded if file[0] not in ONE_AT_A_TIME}
+            self._loaded.add((folder, name))
 
     def _work(self) -> None:
         while not self.queue.closed():
@@ -202,15 +224,16 @@ class Run:
             Stopped: the engine ends.
         """
         self._note("execution_start", {"prompt_id": self.prompt_id})
-        cached = self.worker.cache.enter(self.graph)
+        cached = self.worker.cache.enter(self.graph, self._seen())
         self._keep_letters()
         self._note("execution_cached", {"nodes": cached, "prompt_id": self.prompt_id})
-        agenda = Agenda(self.graph, self.outputs, lambda node_id: self.worker.cache.get(node_id) is not None)
-        while (node_id := agenda.next()) is not None:
+        self.agenda = Agenda(self.graph, self.worker.stock.catalog, self.outputs, lambda node_id: self.worker.cache.get(node_id) is not None)
+        while (node_id := self.agenda.next()) is not None:
             status = self._node(node_id)
-            if status != "success":
+            if status == "success":
+                self.agenda.done(node_id)
+            elif status != "waits":
                 return status
-            agenda.done(node_id)
         self._note("execution_success", {"prompt_id": self.prompt_id})
         return "success"
 
@@ -243,6 +266,12 @@ class Run:
         present = {(node_id, node["class_type"]) for node_id, node in self.graph.items()}
         self.worker.letters = {node: letters for node, letters in self.worker.letters.items() if node in present}
 
+    def _seen(self) -> dict[str, str]:
+        """Tell uploaded pictures apart by what is in them, as ComfyUI's LoadImage does."""
+        stock = self.worker.stock
+        asked = [(node_id, node["inputs"], picture_inputs(stock.catalog[node["class_type"]])) for node_id, node in self.graph.items()]
+        return {node_id: uploads.fingerprint(stock.home, inputs.get(name)) for node_id, inputs, names in asked for name in names}
+
     def _finish(self, node_id: str) -> None:
         entry = self.progress.get(node_id, {"max": 1})
         self.report(node_id, state="finished", value=entry["max"])
@@ -260,6 +289,9 @@ class Run:
 
     def _execute(self, node_id: str) -> str:
         inputs = self._inputs(node_id)
+        if source := self._lacks(node_id, inputs):
+            self.agenda.need(node_id, source)
+            return "waits"
         try:
             self.worker.check()
             made = FUNCTIONS[self.graph[node_id]["class_type"]](NodeStage(self, node_id), **inputs)
@@ -282,18 +314,29 @@ class Run:
         if made.told is not None:
             self.tell("executed", {"node": node_id, "display_node": node_id, "output": made.told, "prompt_id": self.prompt_id})
 
+    def _lacks(self, node_id: str, inputs: Mapping[str, Any]) -> str | None:
+        """Name the node that this one finds it needs; it comes again when that has run."""
+        node = self.graph[node_id]
+        asks = ASKS.get(node["class_type"])
+        source = link(node["inputs"].get(asks(inputs))) if asks else None
+        return source if source and not self.worker.cache.get(source) else None
+
     def _inputs(self, node_id: str) -> dict[str, Any]:
         """Gather a node's inputs: values, what links bring, and the hidden ones; unknown ones are dropped."""
-        node, groups = self.graph[node_id], catalog()[self.graph[node_id]["class_type"]]["input"]
-        known = {name for group in ("required", "optional") for name in groups.get(group, {})}
-        inputs = {name: self._value(value) for name, value in node["inputs"].items() if name in known}
-        hidden = {"prompt": self.graph, "extra_pnginfo": self.extra.get("extra_pnginfo")}
-        return inputs | {name: hidden[name] for name in groups.get("hidden", {})}
+        node = self.graph[node_id]
+        entry = self.worker.stock.catalog[node["class_type"]]
+        known = {name for group in unfolded(entry, node["inputs"]).values() for name in group}
+        inputs = nested(entry, {name: self._value(value) for name, value in node["inputs"].items() if name in known})
+        hidden = {"prompt": self.graph, "extra_pnginfo": self.extra.get("extra_pnginfo"), "unique_id": node_id}
+        return inputs | {name: hidden[name] for name in entry["input"].get("hidden", {})}
 
     def _value(self, value: Any) -> Any:
+        """Give a value, or what a link brings: nothing yet from a node that did not have to run."""
         source = link(value)
-        result = self.worker.cache.get(source) if source else None
-        return result.made.values[value[1]] if result else value
+        if source is None:
+            return value
+        result = self.worker.cache.get(source)
+        return result.made.values[value[1]] if result else None
 
     def _where(self, node_id: str) -> dict[str, Any]:
         node_type = self.graph[node_id]["class_type"]
@@ -309,58 +352,6 @@ class Run:
             "current_inputs": {name: [value if isinstance(value, plain) else str(value)] for name, value in inputs.items()},
             "current_outputs": list(self.graph),
         }
-
-
-class NodeStage:
-    """What one node gets to work with (values.Stage)."""
-
-    def __init__(self, run: Run, node_id: str) -> None:
-        self._run, self._node_id, self._worker = run, node_id, run.worker
-
-    def load(self, kind: str, name: str) -> None:
-        """Load a model file."""
-        self._worker.load(kind, name)
-
-    def go_on(self) -> None:
-        """Raise Stopped if the engine ends."""
-        self._worker.go_on()
-
-    def folder(self, kind: str) -> Path:
-        """Give a folder of files."""
-        return self._worker.folders[kind]
-
-    @property
-    def letters(self) -> str:
-        """Give the node's five letters, drawn at first use."""
-        node = (self._node_id, self._run.graph[self._node_id]["class_type"])
-        return self._worker.letters.setdefault(node, "".join(random.choices(LETTERS, k=5)))
-
-    def step(self, value: int, total: int, weight: float, preview: Callable[[], Pixels]) -> None:
-        """Take a step's time, the preview's included, then report it, if nobody interrupted."""
-        ends = time.monotonic() + self._worker.step_time(weight)
-        wanted = self._worker.options.previews and self._worker.outbox.listens(self._run.client)
-        picture = files.jpeg(preview()) if wanted else None
-        self._worker.spend(ends - time.monotonic())
-        self._worker.check()
-        self._report(value, total, picture)
-
-    def _report(self, value: int, total: int, picture: bytes | None) -> None:
-        """Send progress_state, progress and the preview: type 4 before `progress`, type 1 after it (recorded)."""
-        run, outbox, client = self._run, self._worker.outbox, self._run.client
-        run.report(self._node_id, value=value, max=total)
-        rich = outbox.wants_metadata(client)
-        if picture and rich:
-            outbox.post_bytes(PREVIEW_WITH_METADATA, self._labelled(picture), client)
-        outbox.post("progress", {"value": value, "max": total, "prompt_id": run.prompt_id, "node": self._node_id}, client)
-        if picture and not rich:
-            outbox.post_bytes(PREVIEW, (1).to_bytes(4, "big") + picture, client)  # 1 is JPEG
-
-    def _labelled(self, picture: bytes) -> bytes:
-        node_id = self._node_id
-        label: dict[str, Any] = {"node_id": node_id, "prompt_id": self._run.prompt_id, "display_node_id": node_id}
-        label |= {"parent_node_id": None, "real_node_id": node_id, "image_type": "image/jpeg"}
-        text = json.dumps(label).encode()
-        return len(text).to_bytes(4, "big") + text + picture
 
 
 class Journal:

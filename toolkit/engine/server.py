@@ -23,10 +23,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from toolkit.engine import files, jobs, uploads
-from toolkit.engine.catalog import catalog
-from toolkit.engine.execution import Journal, Options, Worker
-from toolkit.engine.models import MODEL_FOLDERS
+from toolkit.engine import files, jobs, models, uploads
+from toolkit.engine.catalog import Catalog, catalog, with_choices
+from toolkit.engine.execution import Journal, Options, Stock, Worker
 from toolkit.engine.queue import PromptQueue
 from toolkit.engine.sockets import FEATURES, Sockets
 from toolkit.engine.validation import validate
@@ -43,14 +42,19 @@ class Engine:
 
     Args:
         home: the toolkit's home.
-        options: times and previews.
+        options: times, previews, classes and model files.
         port: 0 lets the system pick one.
+
+    Raises:
+        ValueError: the options ask for models that cannot be.
     """
 
     def __init__(self, home: Path, options: Options | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.home, self.options = home.resolve() / "engine", options or Options()
         self.host, self.port, self.url = host, port, ""
         self.instance_id = str(uuid.uuid4())
+        stocked = models.chosen(self.options.models, newer=self.options.newer)
+        self.stock = Stock(self.home, stocked, catalog(stocked, newer=self.options.newer))
         self._number = 0
         self._last_use = time.monotonic()
 
@@ -63,11 +67,11 @@ class Engine:
         listener = socket.create_server((self.host, self.port))
         self.port = listener.getsockname()[1]
         self.url = f"http://{self.host}:{self.port}"
-        folders = self._make_folders()
+        self._make_folders()
         self.sockets = Sockets()
         self.queue = PromptQueue(lambda remaining: self.sockets.post("status", _status(remaining), None))
         journal = Journal(self.home / "runs.jsonl", self.instance_id)
-        self.worker = Worker(self.queue, self.sockets, folders, journal, self.options)
+        self.worker = Worker(self.queue, self.sockets, self.stock, journal, self.options)
         self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)  # 1 s: a download may end
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
@@ -87,12 +91,10 @@ class Engine:
             self._last_use = time.monotonic()
         return time.monotonic() - self._last_use
 
-    def _make_folders(self) -> dict[str, Path]:
-        folders = {kind: self.home / kind for kind in ("output", "temp", "input")}
-        shutil.rmtree(folders["temp"], ignore_errors=True)
-        for folder in folders.values():
-            folder.mkdir(parents=True, exist_ok=True)
-        return folders
+    def _make_folders(self) -> None:
+        shutil.rmtree(self.home / "temp", ignore_errors=True)
+        for kind in uploads.KINDS:
+            (self.home / kind).mkdir(parents=True, exist_ok=True)
 
     def _app(self) -> web.Application:
         app = web.Application(client_max_size=FEATURES["max_upload_size"], middlewares=[self._guard])
@@ -123,7 +125,8 @@ class Engine:
             "/features": self._features,
             "/models": self._models,
             "/models/{folder}": self._models,
-            "/embeddings": self._nothing,
+            "/view_metadata/{folder}": self._view_metadata,
+            "/embeddings": self._embeddings,
             "/extensions": self._nothing,
         }
 
@@ -176,7 +179,7 @@ class Engine:
             error = {"type": "no_prompt", "message": "No prompt provided", "details": "No prompt provided", "extra_info": {}}
             return web.json_response({"error": error, "node_errors": {}}, status=400)
         prompt_id, graph = str(body.get("prompt_id", uuid.uuid4())), body["prompt"]
-        verdict = validate(graph, body.get("partial_execution_targets"))
+        verdict = validate(graph, self.stock.catalog, self._is_there, body.get("partial_execution_targets"))
         if verdict.error:
             return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
         extra = body.get("extra_data", {})
@@ -184,6 +187,9 @@ class Engine:
             extra["client_id"] = body["client_id"]
         self.queue.put((number, prompt_id, graph, extra, verdict.outputs))
         return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+
+    def _is_there(self, name: str) -> bool:
+        return uploads.found(self.home, name) is not None
 
     def _next_number(self, body: Any) -> float:
         """Give a prompt its place; the counter moves for rejected ones too, and not for a number that was sent."""
@@ -269,9 +275,14 @@ class Engine:
         return web.Response(status=answer) if isinstance(answer, int) else web.json_response(answer)
 
     async def _object_info(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info.get("name")
-        wanted = catalog() if name is None else {name: catalog()[name]} if name in catalog() else {}
+        name, entries = request.match_info.get("name"), self._catalog_now()
+        wanted = entries if name is None else {name: entries[name]} if name in entries else {}
         return web.json_response(dict(wanted))
+
+    def _catalog_now(self) -> Catalog:
+        """Give the catalog with the pictures that are there now."""
+        pictures, everything = (uploads.listing(self.home, pictures=only) for only in (True, False))
+        return with_choices(with_choices(self.stock.catalog, "LoadImage", "image", pictures), "LoadImageMask", "image", everything)
 
     async def _system_stats(self, request: web.Request) -> web.StreamResponse:
         total, free = _memory("SC_PHYS_PAGES"), _memory("SC_AVPHYS_PAGES")
@@ -298,10 +309,20 @@ class Engine:
         return web.json_response(FEATURES)
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
-        folder = request.match_info.get("folder")
+        folder, stocked = request.match_info.get("folder"), self.stock.files
         if folder is None:
-            return web.json_response(list(MODEL_FOLDERS))
-        return web.json_response(MODEL_FOLDERS[folder]) if folder in MODEL_FOLDERS else web.Response(status=404)
+            return web.json_response(list(stocked))
+        return web.json_response(stocked[folder]) if folder in stocked else web.Response(status=404)
+
+    async def _view_metadata(self, request: web.Request) -> web.StreamResponse:
+        """Give the header of a safetensors file; one without `__metadata__` is as good as none (ComfyUI server.py)."""
+        folder, name = request.match_info["folder"], request.query.get("filename", "")
+        known = name.endswith(".safetensors") and name in self.stock.files.get(folder, ())
+        header = models.header(folder, name) if known else None
+        return web.Response(status=404) if header is None else web.json_response(dict(header))
+
+    async def _embeddings(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response([os.path.splitext(name)[0] for name in self.stock.files["embeddings"]])
 
     async def _nothing(self, request: web.Request) -> web.StreamResponse:
         return web.json_response([])

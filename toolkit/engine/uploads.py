@@ -1,11 +1,13 @@
-"""Which file a request means: the folders behind /view and /upload/image, and the ways out of them that are refused.
+"""Which file a request or a node means: the folders behind /view, /upload/image and LoadImage, and the ways out of them that are refused.
 
-Owns the recorded answers to odd names (400, 403, 404). It must not know HTTP beyond these numbers. Apart from server.py since
-this is where a page could read or write what it should not.
+Owns the recorded answers to odd names (400, 403, 404) and the finding of uploaded pictures. It must not know HTTP beyond these
+numbers. Apart from server.py since this is where a page could read or write what it should not.
 """
 
 from __future__ import annotations
 
+import hashlib
+import mimetypes
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +46,25 @@ def _annotated(name: str) -> tuple[str, str | None]:
 def _inside(folder: Path, subfolder: str) -> Path | None:
     inner = Path(os.path.abspath(folder / subfolder))
     return inner if inner.is_relative_to(folder) else None
+
+
+def found(home: Path, name: str) -> Path | None:
+    """Find the picture a node means by `name`, `subfolder/name` or `name [output]`; like /view, and unlike ComfyUI, never outside its folder."""
+    plain, kind = _annotated(name)
+    file = _inside(home / (kind or "input"), plain)
+    return file if file and file.is_file() else None
+
+
+def listing(home: Path, *, pictures: bool) -> list[str]:
+    """List what was uploaded, the top of the folder only; `pictures` leaves out what is none by its name (ComfyUI nodes.py)."""
+    names = sorted(file.name for file in (home / "input").iterdir() if file.is_file())
+    return [name for name in names if not pictures or (mimetypes.guess_type(name, strict=False)[0] or "").startswith("image/")]
+
+
+def fingerprint(home: Path, name: Any) -> str:
+    """Give a digest of a picture's bytes; of nothing if it is not there."""
+    file = found(home, name) if isinstance(name, str) else None
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
 
 
 def keep(home: Path, form: Mapping[str, Any]) -> dict[str, str] | int:

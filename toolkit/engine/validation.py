@@ -1,18 +1,18 @@
 """Whether a prompt may run: ComfyUI's validation with its words, its order and its oddities.
 
-Owns the checks behind POST /prompt and the shape of their errors. It must not know the queue. A pure function of the graph
-(it only rewrites values it could convert, as the real one does) so that recorded bodies can be replayed against it. Every
-error below is recorded in tests/recordings/d_validation_errors.jsonl.
+Owns the checks behind POST /prompt and the shape of their errors. It must not know the queue. A pure function of the graph, the
+catalog and the uploads (it only rewrites values it could convert, as the real one does) so that recorded bodies can be replayed
+against it. Every error below is recorded in tests/recordings/d_validation_errors.jsonl.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.engine.catalog import catalog
+from toolkit.engine.catalog import Catalog, picture_inputs, unfolded
 
 Graph = dict[str, dict[str, Any]]
 Fault = dict[str, Any]
@@ -35,9 +35,15 @@ class _Findings:
     """Faults per node seen so far; a node that only depends on a faulty one has an empty list and stays invalid."""
 
     graph: Graph
+    catalog: Catalog
+    there: Callable[[str], bool]
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     valid: dict[str, bool] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
+
+    def entry(self, node_id: str) -> Mapping[str, Any]:
+        """Give the catalog's entry of a node."""
+        return self.catalog[self.graph[node_id]["class_type"]]
 
     def settle(self, node_id: str, faults: list[Fault], valid: bool) -> bool:
         """Note a node's result."""
@@ -45,36 +51,42 @@ class _Findings:
         return self.valid[node_id]
 
 
-def validate(graph: Graph, targets: Iterable[str] | None = None) -> Verdict:
+def validate(graph: Graph, catalog: Catalog, there: Callable[[str], bool], targets: Iterable[str] | None = None) -> Verdict:
     """Check a graph; with `targets` only those of its output nodes.
+
+    Args:
+        graph: what a client sent.
+        catalog: the classes there are.
+        there: whether an uploaded picture of this name is there.
+        targets: ids of output nodes.
 
     Raises:
         TypeError: the graph is no mapping of mappings; ComfyUI answers 500 to it.
     """
-    fault = _unusable(graph)
+    fault = _unusable(graph, catalog)
     if fault:
         return Verdict(error=fault)
-    outputs = [node_id for node_id in graph if catalog()[graph[node_id]["class_type"]]["output_node"]]
+    outputs = [node_id for node_id in graph if catalog[graph[node_id]["class_type"]]["output_node"]]
     outputs = [node_id for node_id in outputs if targets is None or node_id in targets]
     if not outputs:
         return Verdict(error=_fault("prompt_no_outputs", "Prompt has no outputs", ""))
-    return _judged(graph, outputs)
+    return _judged(_Findings(graph, catalog, there), outputs)
 
 
-def _unusable(graph: Graph) -> Fault | None:
+def _unusable(graph: Graph, catalog: Catalog) -> Fault | None:
     for node_id in graph:
         node = graph[node_id]
         if "class_type" not in node:
             message = "Cannot execute because a node is missing the class_type property."
             return _fault("invalid_prompt", message, f"Node ID '#{node_id}'")
-        if node["class_type"] not in catalog():
+        if node["class_type"] not in catalog:
             message = f"Cannot execute because node {node['class_type']} does not exist."
             return _fault("invalid_prompt", message, f"Node ID '#{node_id}'")
     return None
 
 
-def _judged(graph: Graph, outputs: list[str]) -> Verdict:
-    findings, good = _Findings(graph), []
+def _judged(findings: _Findings, outputs: list[str]) -> Verdict:
+    graph, good = findings.graph, []
     node_errors: dict[str, Fault] = {}
     lines: list[str] = []
     for output in outputs:
@@ -108,8 +120,8 @@ def _check_node(findings: _Findings, node_id: str) -> bool:
     if node_id in findings.open:
         return False
     findings.open.add(node_id)
-    node = findings.graph[node_id]
-    inputs, groups = node["inputs"], catalog()[node["class_type"]]["input"]
+    inputs, entry = findings.graph[node_id]["inputs"], findings.entry(node_id)
+    groups = unfolded(entry, inputs)
     faults: list[Fault] = []
     valid = True
     for group in ("required", "optional"):
@@ -118,7 +130,16 @@ def _check_node(findings: _Findings, node_id: str) -> bool:
                 valid &= _check_input(findings, inputs, name, spec, faults)
             elif group == "required":
                 faults.append(_fault("required_input_missing", "Required input is missing", name, {"input_name": name}))
+    faults += _absent(findings, inputs, picture_inputs(entry))
     return findings.settle(node_id, faults, valid)
+
+
+def _absent(findings: _Findings, inputs: Mapping[str, Any], names: Iterable[str]) -> list[Fault]:
+    """Refuse uploaded pictures that are not there (recorded)."""
+    given = {name: inputs[name] for name in names if isinstance(inputs.get(name), str)}
+    missing = {name: f"Invalid image file: {value}" for name, value in given.items() if not findings.there(value)}
+    message = "Custom validation failed for node"
+    return [_fault("custom_validation_failed", message, f"{name} - {words}", {"input_name": name}) for name, words in missing.items()]
 
 
 def _check_input(findings: _Findings, inputs: dict[str, Any], name: str, spec: list[Any], faults: list[Fault]) -> bool:
@@ -137,14 +158,21 @@ def _check_link(findings: _Findings, link: list[Any], name: str, spec: list[Any]
         faults.append(_fault("bad_linked_input", message, name, about | {"received_value": link}))
         return True
     source, slot = link
-    outputs = tuple(catalog()[findings.graph[source]["class_type"]]["output"])
+    outputs = tuple(findings.entry(source)["output"])
     received = outputs[slot]
-    if received != spec[0]:
+    if not _fits(received, spec[0]):
         details = f"{name}, received_type({received}) mismatch input_type({spec[0]})"
         extra = about | {"received_type": received, "linked_node": link}
         faults.append(_fault("return_type_mismatch", "Return type mismatch between linked nodes", details, extra))
         return True
     return _check_source(findings, source, about | {"linked_node": link})
+
+
+def _fits(received: Any, wanted: Any) -> bool:
+    """Say whether an output may feed an input; `A,B` is either, `*` any, and what two inputs share is left to the client (ComfyUI validation.py)."""
+    if received == wanted or "*" in (received, wanted) or "COMFY_MATCHTYPE_V3" in (received, wanted):
+        return True
+    return isinstance(received, str) and isinstance(wanted, str) and bool(set(received.split(",")) & set(wanted.split(",")))
 
 
 def _check_source(findings: _Findings, source: str, about: dict[str, Any]) -> bool:
@@ -171,6 +199,8 @@ def _value_fault(inputs: dict[str, Any], name: str, spec: list[Any]) -> Fault | 
         message = f"Failed to convert an input value to a {kind} value"
         details = f"{name}, {value}, {error}"
         return _fault("invalid_input_type", message, details, about | {"exception_message": str(error)})
+    if config.get("image_upload"):  # judged by the folder, not by the list, which shows its top only (recorded)
+        return None
     return _range_fault(about | {"received_value": value}) or _choice_fault(about)
 
 
