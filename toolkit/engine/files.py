@@ -23,6 +23,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 JPEG_QUALITY = 95  # of ComfyUI's previews
+# mbtree with B-frames gave the same 17 frames up to 14 different files in 60, on a busy machine (x264 core 165); without it always one.
+H264 = {"preset": "veryfast", "flags": "+bitexact", "x264-params": "mbtree=0"}
 PNG_LEVEL = {"output": 4, "temp": 1}  # SaveImage and PreviewImage
 
 
@@ -105,7 +107,7 @@ def save_clip(root: Path, prefix: str, frames: NDArray[np.uint8], fps: float, te
     with av.open(str(where.folder / name), "w", options={"movflags": "use_metadata_tags", "fflags": "+bitexact"}) as file:
         for key, text in texts.items():
             file.metadata[key] = text
-        stream = file.add_stream("libx264", rate=rate, options={"preset": "veryfast", "flags": "+bitexact"})
+        stream = file.add_stream("libx264", rate=rate, options=H264)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
         for number, frame in enumerate(frames):
