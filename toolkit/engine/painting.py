@@ -30,12 +30,11 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Canvas:
-    """A latent with its pictures and masks at the size that is painted."""
+    """A latent at the size that is painted, with its masks and given pictures at that size."""
 
     latent: Latent
     size: Size
     scale: float
-    source: Sequence[Image.Image]
     masks: Sequence[Mask | None]
     guides: Sequence[tuple[int, Image.Image]]
 
@@ -43,10 +42,9 @@ class Canvas:
 def canvas(latent: Latent, scale: float = 1.0) -> Canvas:
     """Bring a latent's pictures to size; below 1 for a sketch."""
     size = drawing.scaled(latent.width, latent.height, scale)
-    source = [] if latent.source is None else [Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC) for picture in latent.source]
     masks = [None if coat.mask is None else _fitted_mask(coat.mask, size) for coat in latent.coats]
     guides = sorted(((guide.frame, _fitted(guide.picture, size)) for guide in latent.guides), key=lambda guide: guide[0])
-    return Canvas(latent, size, scale, source, masks, guides)
+    return Canvas(latent, size, scale, masks, guides)
 
 
 def sketch(latent: Latent) -> Canvas:
@@ -83,12 +81,19 @@ def emerging(canvas: Canvas, picture: Pixels, share: float) -> Pixels:
 def _layered(canvas: Canvas, item: int, frame: int) -> Pixels:
     """Draw coat over coat, on the source or on grey."""
     place = item * canvas.latent.frames + frame
-    picture = np.asarray(canvas.source[place % len(canvas.source)]) if canvas.source else np.full((*canvas.size[::-1], 3), GREY, dtype=np.uint8)
+    picture = _ground(canvas, place)
     for coat, mask in zip(canvas.latent.coats, canvas.masks, strict=True):
         new = _drawn(canvas, coat, item, frame)
         marked = drawing.marked_up(Image.fromarray(new if coat.share >= 1 else mixed(picture, new, coat.share)))
         picture = marked if mask is None else _within(picture, marked, mask[place % len(mask)])
     return picture
+
+
+def _ground(canvas: Canvas, place: int) -> Pixels:
+    source = canvas.latent.source
+    if source is None:
+        return np.full((*canvas.size[::-1], 3), GREY, dtype=np.uint8)
+    return np.asarray(Image.fromarray(source[place % len(source)]).resize(canvas.size, Image.Resampling.BICUBIC))
 
 
 def _brief(canvas: Canvas, coat: Coat, item: int) -> drawing.Brief:

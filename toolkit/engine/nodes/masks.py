@@ -76,8 +76,14 @@ def _wanted(how: Mapping[str, Any], wide: int, tall: int) -> tuple[int, int]:
         case "scale total pixels":
             factor, multiple = (how["megapixels"] * 1024 * 1024 / (wide * tall)) ** 0.5, how["multiple"]
             return max(1, round(wide * factor / multiple)) * multiple, max(1, round(tall * factor / multiple)) * multiple
-    sides = {"scale by multiplier": 1, "scale longer dimension": max(wide, tall), "scale shorter dimension": min(wide, tall)}
-    factor = next(how[name] for name in ("multiplier", "longer_size", "shorter_size") if name in how) / sides[how["resize_type"]]
+        case "scale by multiplier":
+            factor = how["multiplier"]
+        case "scale longer dimension":
+            factor = how["longer_size"] / max(wide, tall)
+        case "scale shorter dimension":
+            factor = how["shorter_size"] / min(wide, tall)
+        case unknown:
+            raise ValueError(f"Unsupported resize type: {unknown}")
     return max(1, round(wide * factor)), max(1, round(tall * factor))
 
 
