@@ -442,3 +442,14 @@ def test_required_inputs_come_first_and_hidden_ones_not_at_all():
 )
 def test_a_wrong_choice_is_answered_with_an_offer(value, choices, hint):
     assert offer(value, choices) == hint
+
+
+INSIDE = ["toolkit/a.png", "a.png [temp]"]
+OUTSIDE = ["/etc/a.png", "../a.png", "x/../../a.png", "C:/a.png", "C:\\a.png [input]", "..\\a.png [input]"]
+
+
+@pytest.mark.parametrize(("name", "passes"), [*((name, True) for name in INSIDE), *((name, False) for name in OUTSIDE)])
+def test_an_input_picture_may_lie_in_a_folder_of_the_server_and_not_outside(name: str, passes: bool) -> None:
+    catalog = NodeCatalog({"LoadImage": {"input": {"required": {"image": [["b.png"], {"image_upload": True}]}}, "output": ["IMAGE"], "output_node": True}})
+    faults = validate({"1": {"class_type": "LoadImage", "inputs": {"image": name}}}, catalog)
+    assert [fault.kind for fault in faults] == ([] if passes else ["not_in_list"])

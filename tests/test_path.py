@@ -49,7 +49,7 @@ def check_everywhere(studio: Studio, job: Job) -> None:
     attempt = studio.sql("select prompt_id, reason, status from attempts where job_id = $id", id=job.id).fetchall()
     assert attempt == [(job.id, "first", "done")]
     classes = {name for (name,) in studio.sql("select class from nodes where job_id = $id", id=job.id).fetchall()}
-    assert "KSampler" in classes
+    assert classes & {"KSampler", "KSamplerAdvanced"}
 
 
 async def test_a_prompt_becomes_a_picture_with_live_progress_a_file_a_sidecar_and_rows(studio: Studio) -> None:

@@ -25,7 +25,6 @@ from toolkit.jobs import JobStatus, OpenJob
 from toolkit.order import ahead_of
 from toolkit.service import build_service
 from toolkit.settings import Settings
-from toolkit.shapes import ahead_of_all
 
 ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # uvicorn ends a quiet connection after 5 s, perhaps just as it is used again
 PATIENCE_S = 20.0
@@ -237,7 +236,7 @@ def test_positions_for_all_are_those_for_each():
     jobs = [job(0, JobStatus.RUNNING, left, "a"), job(1, JobStatus.COLLECTING, right, "b"), job(2, JobStatus.SUBMITTED, both, "b")]
     jobs += [job(seq, JobStatus.QUEUED, servers) for seq, servers in enumerate(places, 3)]
     waiting = [waits.id for waits in jobs if waits.status == JobStatus.QUEUED and not waits.cancel_asked]
-    assert ahead_of_all(jobs) == {job_id: ahead_of(jobs, job_id) for job_id in waiting}
+    assert places(jobs) == {job_id: ahead_of(jobs, job_id) for job_id in waiting}
 
 
 def test_health_models_and_counts_are_answered(rest, done):

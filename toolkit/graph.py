@@ -300,8 +300,14 @@ def _value_faults(node_id: str, title: str, spec: InputSpec, value: Any) -> Iter
 
 
 def _is_elsewhere(spec: InputSpec, value: Any) -> bool:
-    """Whether an upload input names a file that its list never shows: LoadImage takes `subfolder/name` and `name [temp]` by looking at the disk."""
-    return any(name.endswith("_upload") for name in spec.options) and isinstance(value, str) and ("/" in value or value.endswith("]"))
+    """Whether an upload input names a file that its list never shows: LoadImage takes `subfolder/name` and `name [temp]` by looking at the disk.
+
+    One that leads out of the server's folders is not let through: ComfyUI would open it (folder_paths.py joins it as it is).
+    """
+    if not any(name.endswith("_upload") for name in spec.options) or not isinstance(value, str):
+        return False
+    parts = value.replace("\\", "/").split("/")
+    return ("/" in value or value.endswith("]")) and parts[0] != "" and ":" not in parts[0] and ".." not in parts
 
 
 def _converted(value: Any, kind: str) -> float | None:

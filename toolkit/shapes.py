@@ -6,7 +6,6 @@ studio and faces because faces may not import each other.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from toolkit.errors import ToolkitError
-from toolkit.jobs import IN_FLIGHT, OPEN, Instant, Job, JobStatus, OpenJob, OutputFile
-from toolkit.order import in_line
+from toolkit.jobs import OPEN, Instant, Job, JobStatus, OutputFile
+from toolkit.order import places
 from toolkit.progress import Progress
 from toolkit.requests import EXACT_IN_JAVASCRIPT
 
@@ -70,7 +69,7 @@ def file_json(job_id: str, file: OutputFile) -> dict[str, Any]:
 def jobs_json(studio: Studio, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """Many jobs with their progress now; the common line is read once for all of them."""
     waiting = any(job.status == JobStatus.QUEUED for job in jobs)
-    ahead = ahead_of_all(studio._ledger.open_jobs()) if waiting else {}
+    ahead = places(studio._ledger.open_jobs()) if waiting else {}
     return [job_json(job, _progress_now(studio, job, ahead)) for job in jobs]
 
 
@@ -78,19 +77,6 @@ def _progress_now(studio: Studio, job: Job, ahead: Mapping[str, int]) -> Progres
     if job.status == JobStatus.QUEUED:
         return Progress(ahead=ahead.get(job.id), stalled=studio._trouble_of(job))
     return studio._progress_of(job)
-
-
-def ahead_of_all(jobs: Sequence[OpenJob]) -> dict[str, int]:
-    """How many jobs are before each waiting one, as order.ahead_of counts them, in one pass over the line."""
-    busy = Counter(job.server_url for job in jobs if job.status in IN_FLIGHT and job.status != JobStatus.COLLECTING)
-    passed = Counter[frozenset[str]]()
-    ahead: dict[str, int] = {}
-    for job in in_line(jobs):
-        mine = frozenset(job.servers)
-        before = sum(count for servers, count in passed.items() if servers & mine)
-        ahead[job.id] = before + sum(count for server, count in busy.items() if server in mine)
-        passed[mine] += 1
-    return ahead
 
 
 def counts_json(counts: Mapping[str, int]) -> dict[str, Any]:

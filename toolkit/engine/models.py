@@ -55,6 +55,8 @@ _ALL: Mapping[str, tuple[str, ...]] = {
         "ltx_2.3_22b_distilled_1.1_lora_dynamic_fro09_avg_rank_111_bf16.safetensors",
         "gemma-3-12b-it-abliterated_lora_rank64_bf16.safetensors",
         "sd15_old_style.safetensors",
+        "anima-turbo-lora-v0.2.safetensors",
+        "Qwen-Image-2512-Lightning-4steps-V1.0-fp32.safetensors",
     ),
     NEWER_FOLDER: ("ltx-2.3-spatial-upscaler-x2-1.1.safetensors",),
 }

@@ -14,9 +14,9 @@ from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
 from toolkit import __version__
-from toolkit.order import in_line
+from toolkit.order import in_line, places
 from toolkit.progress import Progress
-from toolkit.shapes import ahead_of_all, counts_json
+from toolkit.shapes import counts_json
 from toolkit.studio import ServerStatus, Studio
 
 LOOK_AGAIN_S = 2.0  # a server that no feeder watches is looked at no more often, however many pages ask
@@ -59,7 +59,7 @@ class House:
 
     def _line(self) -> dict[str, Any]:
         jobs = self._studio._ledger.open_jobs()
-        ahead = ahead_of_all(jobs)
+        ahead = places(jobs)
         waiting = [{"job_id": job.id, "position": ahead[job.id] + 1, "expected_start_s": self._expected_start_s(job.id)} for job in in_line(jobs)]
         return {"waiting": waiting, "counts": counts_json(self._studio._ledger.counts())["counts"]}
 
