@@ -21,8 +21,7 @@ from PIL import Image
 from tests.conftest import end_children
 from toolkit import Studio
 from toolkit.errors import HomeUnusable, NoServer, ServerUnreachable
-from toolkit.jobs import JobStatus, OpenJob
-from toolkit.order import ahead_of
+from toolkit.jobs import JobStatus
 from toolkit.service import build_service
 from toolkit.settings import Settings
 
@@ -225,18 +224,6 @@ def test_a_list_keeps_to_its_filters(rest, studio):
         return page["total"]
 
     assert [total(), total(kind="video"), total(status="done"), total(status="failed"), total(status="final"), total(status="open")] == [2, 1, 2, 0, 2, 0]
-
-
-def test_positions_for_all_are_those_for_each():
-    def job(seq, status, servers, on=None):
-        return OpenJob(seq, f"job-{seq}", status, "image", seq % 2, "owner", servers, 0.0, seq == 5, 0, on)
-
-    both, left, right = ("a", "b"), ("a",), ("b",)
-    places = [both, left, right, left, both, right, left]
-    jobs = [job(0, JobStatus.RUNNING, left, "a"), job(1, JobStatus.COLLECTING, right, "b"), job(2, JobStatus.SUBMITTED, both, "b")]
-    jobs += [job(seq, JobStatus.QUEUED, servers) for seq, servers in enumerate(places, 3)]
-    waiting = [waits.id for waits in jobs if waits.status == JobStatus.QUEUED and not waits.cancel_asked]
-    assert places(jobs) == {job_id: ahead_of(jobs, job_id) for job_id in waiting}
 
 
 def test_health_models_and_counts_are_answered(rest, done):
