@@ -25,6 +25,7 @@ LOADERS: Mapping[str, tuple[str, str]] = {  # which node offers the files of a f
     "vae": ("VAELoader", "vae_name"),
     "loras": ("LoraLoader", "lora_name"),
     "upscale_models": ("UpscaleModelLoader", "model_name"),
+    "latent_upscale_models": ("LatentUpscaleModelLoader", "model_name"),
 }
 
 
@@ -89,6 +90,7 @@ class Family:
     clip_skip: int | None = None
     fps: float | None = None
     frame_step: int = 4
+    latents: float = 1.0  # sides of its first latents, as a part of the clip's: it enlarges them itself
     pictures: int = 0  # input pictures its graph asks for: 1 the first frame, 2 the last one too
     takes_picture: bool = False  # a clip's graph that can do with a first frame and without
     fast: Fast | None = None

@@ -32,9 +32,14 @@ def filled(
     negative = next((str(role.value) for role in named_roles(graph.nodes).get("negative_prompt", ())), "")
     texts = texts_of(request, family, negative, catalog, wildcards)
     settings = settings_of(request, family, catalog)
-    said = {**settings.values, **values, "prompt": texts.prompt, "negative_prompt": texts.negative_prompt, "seed": request.seed}
+    latents = {side: round(values[side] * family.latents) for side in ("width", "height")}
+    said = {**settings.values, **values, **latents, "prompt": texts.prompt, "negative_prompt": texts.negative_prompt, "seed": request.seed}
     has_place = set_all(graph.nodes, said)
     unsaid = [] if has_place["negative_prompt"] or not request.negative_prompt else [f"{family.title} takes no negative prompt: it is left out."]
+    for node in graph.nodes.values():  # where a picture is brought to the size of the clip
+        node["inputs"] |= {f"resize_type.{side}": values[side] for side in ("width", "height") if f"resize_type.{side}" in node["inputs"]}
+    if request.steps is not None and not has_place["steps"]:
+        unsaid.append(f"{family.title} has steps of its own: {request.steps} is left out.")
     set_models(graph.nodes, family, choice.files)
     rewriting.add_loras(graph, [*settings.loras, *texts.loras])
     facts = {"family": family.name, "preset": request.preset, "choice": choice.why, "fast": bool(settings.loras)}
@@ -83,10 +88,12 @@ def _share_steps(graph: Api, steps: int) -> None:
 
 
 def set_models(graph: Api, family: Family, files: Sequence[str]) -> None:
-    """Put the server's files where the template has its own, folder by folder and in the same order."""
+    """Put the server's files where the template has its own: by that name, else folder by folder in the same order."""
     for folder in {file.folder for file in family.files}:
-        names = [name for file, name in zip(family.files, files, strict=True) if file.folder == folder]
-        places = [(node, name) for node in graph.values() for name in node["inputs"] if MODEL_INPUTS.get(name) == folder]
+        own = {file.name: name for file, name in zip(family.files, files, strict=True) if file.folder == folder}
+        texts = [(node, name, value) for node in graph.values() for name, value in node["inputs"].items() if isinstance(value, str)]
+        places = [(node, name) for node, name, value in texts if value in own or MODEL_INPUTS.get(name) == folder]
         usual = list(dict.fromkeys(node["inputs"][name] for node, name in places))
+        by_order = dict(zip((value for value in usual if value not in own), (name for file, name in own.items() if file not in usual), strict=False))
         for node, name in places:
-            node["inputs"][name] = names[usual.index(node["inputs"][name])]
+            node["inputs"][name] = {**by_order, **own}.get(node["inputs"][name], node["inputs"][name])

@@ -55,10 +55,10 @@ def _is_for(lora: str, model: str) -> bool:
 
 def _add_lora(graph: Graph, loader: str, name: str, model_strength: float, clip_strength: float) -> None:
     end = _last_of(graph, loader)
-    if graph.nodes[loader]["class_type"] == "UNETLoader":
-        lora = graph.add("LoraLoaderModelOnly", lora_name=name, strength_model=model_strength, model=end)
+    clip = end.output(1)
+    if not any(tuple(value) == clip for node in graph.nodes.values() for value in node["inputs"].values() if is_link(value)):
+        lora = graph.add("LoraLoaderModelOnly", lora_name=name, strength_model=model_strength, model=end)  # its text encoder is another file's
     else:
-        clip = Link(loader, 1) if end.node_id == loader else end.output(1)
         lora = graph.add("LoraLoader", lora_name=name, strength_model=model_strength, strength_clip=clip_strength, model=end, clip=clip)
         relink(graph, clip, lora.output(1), but=[lora.node_id])
     relink(graph, end, lora, but=[lora.node_id])
