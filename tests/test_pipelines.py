@@ -578,7 +578,7 @@ def changed(node_id: str, **inputs: Any) -> dict[str, Any]:
     ("graph", "kind", "sentence"),
     [
         (changed("1", width=-1), WorkflowInvalid, "EmptyImage (node 1): `width` is -1; it takes 1 to 16384."),
-        (changed("1", width=-1, height="x"), WorkflowInvalid, "EmptyImage (node 1): `height` is 'x'; it takes INT. (and 1 more)"),
+        (changed("1", width=-1, height="x"), WorkflowInvalid, "EmptyImage (node 1): `width` is -1; it takes 1 to 16384. (and 1 more)"),
         ({**OWN, "4": {"class_type": "KSamplr", "inputs": {}}}, NodeUnknown, "The server lacks KSamplr. Did you mean KSampler?"),
         ({**OWN, "4": {"class_type": None, "inputs": {}}}, WorkflowInvalid, "node 4 (node 4): it has no class_type."),
         ({**OWN, "4": 5}, WorkflowInvalid, "node 4 (node 4): it has no class_type."),

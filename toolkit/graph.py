@@ -1,7 +1,7 @@
 """The graph ComfyUI runs: built node by node, compared with a server's catalog, hashed. No server needed.
 
-Owns `Graph` (API format: `{node id: {class_type, inputs, _meta}}`), `NodeCatalog` (what /object_info says) and `validate`, which finds what
-the server would refuse, and the combo values of V3 nodes, which it would only find while running. Knows no model family and no file.
+Owns `Graph` (API format: `{node id: {class_type, inputs, _meta}}`) and `validate`, which finds what the server would refuse, and the combo
+values of V3 nodes, which it would only find while running. Knows no model family and no file.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 from rapidfuzz import process as fuzzy
 
+from toolkit.catalog import WIDGET_TYPES
+from toolkit.catalog import InputSpec as InputSpec  # a graph and a catalog are asked for together, so both are found here
+from toolkit.catalog import NodeCatalog as NodeCatalog
+
 Api: TypeAlias = dict[str, dict[str, Any]]
 DEPTH_LIMIT = 900  # ComfyUI's validator recurses and stops near 1,000 levels (ComfyUI issue 14911)
 NODE_LIMIT = 20_000
-WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 UNHASHED_INPUTS = {"seed", "noise_seed", "filename_prefix"}
 
 
@@ -124,82 +127,6 @@ def topological(graph: Mapping[str, Any]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class InputSpec:
-    """One input of a node class as /object_info gives it: type, choices of a combo, range of a number."""
-
-    name: str
-    type: str
-    required: bool
-    choices: tuple[str, ...] | None
-    options: Mapping[str, Any]
-
-    @property
-    def minimum(self) -> float | None:
-        """The smallest value allowed, if the class says one."""
-        return _number(self.options.get("min"))
-
-    @property
-    def maximum(self) -> float | None:
-        """The largest value allowed, if the class says one."""
-        return _number(self.options.get("max"))
-
-
-def _number(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-class NodeCatalog:
-    """What a server can run: the answer of GET /object_info, read lazily class by class, and the names of its embeddings, None if unknown."""
-
-    def __init__(self, object_info: Mapping[str, Any], embeddings: Sequence[str] | None = None) -> None:
-        self.object_info = object_info
-        self.embeddings = embeddings
-        self._inputs: dict[str, dict[str, InputSpec]] = {}
-
-    def __contains__(self, class_type: object) -> bool:
-        return class_type in self.object_info
-
-    def classes(self) -> list[str]:
-        """All class names."""
-        return list(self.object_info)
-
-    def inputs(self, class_type: str) -> Mapping[str, InputSpec]:
-        """The inputs of a class by name, required ones first, hidden ones left out."""
-        if class_type not in self._inputs:
-            declared = self.object_info[class_type].get("input", {})
-            self._inputs[class_type] = {
-                name: _spec(name, spec, part == "required") for part in ("required", "optional") for name, spec in (declared.get(part) or {}).items()
-            }
-        return self._inputs[class_type]
-
-    def outputs(self, class_type: str) -> Sequence[str]:
-        """Types of the output slots."""
-        return [kind if isinstance(kind, str) else "COMBO" for kind in self.object_info[class_type].get("output", [])]
-
-    def is_output(self, class_type: str) -> bool:
-        """Whether the class saves or shows something, so that a run can end in it."""
-        return bool(self.object_info.get(class_type, {}).get("output_node"))
-
-    def choices(self, class_type: str, name: str) -> Sequence[str]:
-        """What a combo offers, e.g. the checkpoints of CheckpointLoaderSimple; empty when the class or input is not there."""
-        spec = self.inputs(class_type).get(name) if class_type in self else None
-        return (spec.choices or ()) if spec else ()
-
-    def nearest(self, class_type: str) -> str | None:
-        """The known class most like an unknown one."""
-        found = fuzzy.extractOne(class_type, self.classes(), score_cutoff=75)
-        return found[0] if found else None
-
-
-def _spec(name: str, spec: Any, required: bool) -> InputSpec:
-    kind, options = (spec[0], spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}) if isinstance(spec, (list, tuple)) and spec else ("*", {})
-    if isinstance(kind, (list, tuple)):
-        return InputSpec(name, "COMBO", required, tuple(str(choice) for choice in kind), options)
-    choices = options.get("options") if kind == "COMBO" else None
-    return InputSpec(name, str(kind), required, tuple(str(choice) for choice in choices) if isinstance(choices, (list, tuple)) else None, options)
-
-
-@dataclass(frozen=True, slots=True)
 class Fault:
     """One thing the server would refuse: where it is, what was found, what to do next."""
 
@@ -244,7 +171,7 @@ def _node_faults(node_id: str, node: Any, graph: Mapping[str, Any], catalog: Nod
         hint = f"Did you mean {near}?" if near else "Install the node pack that brings it, or remove the node."
         yield Fault("unknown_node", f"the server has no node {class_type}.", node_id, title, value=class_type, hint=hint)
         return
-    for spec in catalog.inputs(class_type).values():
+    for spec in catalog.inputs_of(class_type, inputs):
         if spec.name not in inputs:
             if spec.required:
                 yield Fault("missing_input", f"`{spec.name}` is missing.", node_id, title, spec.name, hint=f"It takes {spec.type}.")
@@ -275,16 +202,16 @@ def _link_faults(node_id: str, title: str, spec: InputSpec, value: Any, graph: M
 
 
 def _fits(given: str, taken: str) -> bool:
-    """Whether types meet: any of comma-separated alternatives, `*` with everything, combos with strings."""
+    """Whether types meet: any of comma-separated alternatives, `*` and V3's dynamic types with everything, combos with strings."""
     ours, theirs = set(given.split(",")), set(taken.split(","))
-    return "*" in ours | theirs or bool(ours & theirs) or {given, taken} <= {"COMBO", "STRING"} or taken.startswith("COMFY_")
+    return "*" in ours | theirs or bool(ours & theirs) or {given, taken} <= {"COMBO", "STRING"} or given.startswith("COMFY_") or taken.startswith("COMFY_")
 
 
 def _value_faults(node_id: str, title: str, spec: InputSpec, value: Any) -> Iterator[Fault]:
     if isinstance(value, Mapping) and "__value__" in value:  # how a list is sent as a value (ComfyUI execution.py unwraps it)
         value = value["__value__"]
     if spec.choices is not None:
-        if spec.type == "COMBO" and str(value) not in spec.choices and not isinstance(value, (Mapping, list)) and not _is_elsewhere(spec, value):
+        if str(value) not in spec.choices and not isinstance(value, (Mapping, list)) and not _is_elsewhere(spec, value):
             said = f"`{spec.name}` is '{value}', which the server does not have."
             yield Fault("not_in_list", said, node_id, title, spec.name, value, offer(value, spec.choices))
         return
