@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit import exported
 from toolkit.errors import ExportUnreadable, ParameterMissing
-from toolkit.exported import Workflow
+from toolkit.exported import Workflow, sources
 
 GRAPH: dict[str, Any] = {
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}},
@@ -93,6 +92,7 @@ def test_a_node_called_prompt_is_no_wrapper():
         (b'{"1": {"class_type": null}}', "The data: node 1 has no class_type."),
         (b'{"1": {"class_type": "A", "inputs": [1, 2]}}', "The data: the inputs of node 1 are no mapping."),
         (b"[" * 200_000, "The data is too deeply nested."),
+        (b"[" * 201 + b"]" * 201, "The data is too deeply nested."),
         (b'{"1": {"class_type": "A", "inputs": {"x": ' + b"9" * 5000 + b"}}}", "The data is not JSON: Exceeds the limit"),
     ],
     ids=lambda value: repr(value)[:30],
@@ -115,9 +115,10 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, file, monkeypatch)
         Workflow.load(tmp_path)
     with pytest.raises(ExportUnreadable, match="is no file name"):
         Workflow.load("a\0b")
-    monkeypatch.setattr(exported, "SIZE_LIMIT", 10)
-    with pytest.raises(ExportUnreadable, match="has 0 MB; a workflow has at most 0"):
-        Workflow.load(file)
+    monkeypatch.setattr(sources, "SIZE_LIMIT", 10)
+    for source in (file, file.read_bytes()):
+        with pytest.raises(ExportUnreadable, match="has 0 MB; a workflow has at most 0"):
+            Workflow.load(source)
 
 
 keys = st.sampled_from(["nodes", "prompt", "class_type", "inputs", "1"])

@@ -1,6 +1,6 @@
-"""The user's own workflow files: read, their parameters named, changed and written again.
+"""A workflow as others see it: parameters by name, changed copies, and the graph to send.
 
-Owns what a file may hold (API format for now) and the names of parameters. Knows no server: what a graph needs is checked by graph.py.
+Owns the names of parameters. Knows no file formats and no server.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from typing import Any, Self
 from rapidfuzz import process as fuzzy
 
 from toolkit.errors import ExportUnreadable, ParameterMissing
+from toolkit.exported.sources import EXPORT_HINT, Source, api_of, is_ui, read
 from toolkit.graph import Api, is_link, title_of
-from toolkit.metadata import is_media, read
 from toolkit.roles import find_roles
-
-SIZE_LIMIT = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +39,16 @@ class Workflow:
         self.ui = ui  # as ComfyUI's page draws it, if it came with that
 
     @classmethod
-    def load(cls, source: str | PathLike[str] | bytes | Mapping[str, Any]) -> Self:
+    def load(cls, source: Source) -> Self:
         """A workflow file in API format, a picture or clip that holds one, the bytes of either, or the graph itself.
 
         Raises:
             ExportUnreadable: with what the file is instead.
         """
-        if isinstance(source, Mapping):
-            return cls(_checked(source, "The mapping"))
-        name = "The data" if isinstance(source, bytes) else str(source)
-        if is_media(source):
-            found = read(source)
-            return cls(_checked(found.prompt or found.workflow or {}, name), found.workflow)
-        return cls(_checked(_json(source if isinstance(source, bytes) else _read(Path(source)), name), name))
+        found = read(source)
+        if is_ui(found.data):
+            raise ExportUnreadable(f"{found.name} is in the UI format, which a server does not run.", hint=EXPORT_HINT)
+        return cls(api_of(found.data, found.name), found.ui)
 
     def api(self) -> Api:
         """A copy of the graph in API format."""
@@ -110,46 +105,3 @@ def _as(old: Any, new: Any, name: str) -> Any:
         return int(new) if isinstance(old, int) else float(new) if isinstance(old, float) else new
     except (ValueError, KeyError) as error:
         raise ParameterMissing(f"'{name}' is a {type(old).__name__}; '{new}' is none.", field=name) from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= SIZE_LIMIT else b""
-    except OSError as error:
-        raise ExportUnreadable(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # a NUL in the name
-        raise ExportUnreadable(f"{str(path)!r:.100} is no file name: {error}.") from error
-    if size > SIZE_LIMIT:
-        raise ExportUnreadable(f"{path} has {size / 1e6:.0f} MB; a workflow has at most {SIZE_LIMIT / 1e6:.0f}.")
-    return data
-
-
-def _json(data: bytes, name: str) -> Any:
-    try:
-        encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        return json.loads(data.decode(encoding))
-    except UnicodeDecodeError as error:
-        raise ExportUnreadable(f"{name} is not UTF-8 (byte {error.start}).", hint="Export the workflow with File > Export (API).") from error
-    except json.JSONDecodeError as error:
-        raise ExportUnreadable(f"{name} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}.") from error
-    except RecursionError as error:
-        raise ExportUnreadable(f"{name} is too deeply nested.") from error
-    except ValueError as error:  # a number of thousands of digits
-        raise ExportUnreadable(f"{name} is not JSON: {error}.") from error
-
-
-def _checked(graph: Any, name: str) -> Api:
-    if isinstance(graph, Mapping) and isinstance(graph.get("nodes"), list):
-        raise ExportUnreadable(f"{name} is in the UI format, which a server does not run.", hint="Use File > Export (API) in ComfyUI.")
-    if isinstance(graph, Mapping) and isinstance(graph.get("prompt"), Mapping) and "class_type" not in graph["prompt"]:
-        graph = graph["prompt"]
-    if not isinstance(graph, Mapping) or not graph:
-        raise ExportUnreadable(f"{name} holds no workflow.", hint="Use File > Export (API) in ComfyUI.")
-    bad = [str(node_id) for node_id, node in graph.items() if not isinstance(node, Mapping) or not isinstance(node.get("class_type"), str)]
-    if bad:
-        raise ExportUnreadable(f"{name}: node {', '.join(bad[:5])} has no class_type.", hint="Use File > Export (API) in ComfyUI.")
-    bad = [str(node_id) for node_id, node in graph.items() if not isinstance(node.get("inputs") or {}, Mapping)]
-    if bad:
-        raise ExportUnreadable(f"{name}: the inputs of node {', '.join(bad[:5])} are no mapping.", hint="Use File > Export (API) in ComfyUI.")
-    return {str(node_id): {**node, "inputs": dict(node.get("inputs") or {})} for node_id, node in graph.items()}
