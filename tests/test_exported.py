@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.errors import ExportUnreadable, ParameterMissing
+from toolkit.errors import ExportUnreadable, ParameterMissing, WorkflowInvalid
 from toolkit.exported import Workflow, sources
+from toolkit.graph import NodeCatalog
 
 GRAPH: dict[str, Any] = {
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}},
@@ -21,6 +22,19 @@ GRAPH: dict[str, Any] = {
     "3": {"class_type": "KSampler", "inputs": {"seed": 7, "steps": 20, "cfg": 6.5, "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}},
     "13": {"class_type": "KSampler", "inputs": {"seed": 8, "steps": 10, "cfg": 6.5, "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["3", 0]}},
     "9": {"class_type": "SaveImage", "inputs": {"images": ["13", 0], "filename_prefix": "x", "lossless": True, "note": None}},
+}
+CATALOG = NodeCatalog(json.loads(Path(__file__).with_name("recordings").joinpath("object_info-0.3.64.json").read_text(encoding="utf-8")))
+UI: dict[str, Any] = {  # a picture of one colour, as ComfyUI's page saves it
+    "version": 0.4,
+    "nodes": [
+        {"id": 1, "type": "EmptyImage", "order": 0, "mode": 0, "outputs": [{"name": "IMAGE", "type": "IMAGE"}], "widgets_values": [96, 64, 1, 255]},
+        {"id": 2, "type": "SaveImage", "order": 1, "mode": 0, "inputs": [{"name": "images", "type": "IMAGE", "link": 1}], "widgets_values": ["x"]},
+    ],
+    "links": [[1, 1, 0, 2, 0, "IMAGE"]],
+}
+CONVERTED = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 96, "height": 64, "batch_size": 1, "color": 255}, "_meta": {"title": "EmptyImage"}},
+    "2": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x", "images": ["1", 0]}, "_meta": {"title": "Save Image"}},
 }
 relaxed = settings(deadline=None, max_examples=60)  # a busy machine is no fault
 
@@ -87,7 +101,8 @@ def test_a_node_called_prompt_is_no_wrapper():
         (b"{}", "The data holds no workflow."),
         (b'{"prompt": {}}', "The data holds no workflow."),
         (b"5", "The data holds no workflow."),
-        (b'{"nodes": [], "links": []}', "The data is in the UI format, which a server does not run."),
+        (b'{"nodes": [], "links": []}', "The data holds no workflow."),
+        (b'{"nodes": [5, {"id": 1}], "links": []}', "The data holds no workflow."),
         (b'{"1": {"inputs": {}}, "2": 5}', "The data: node 1, 2 has no class_type."),
         (b'{"1": {"class_type": null}}', "The data: node 1 has no class_type."),
         (b'{"1": {"class_type": "A", "inputs": [1, 2]}}', "The data: the inputs of node 1 are no mapping."),
@@ -130,7 +145,7 @@ json_values = st.recursive(leaves, lambda inner: st.dictionaries(keys, inner | s
 @given(st.binary(max_size=60) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_a_workflow_or_refused(data):
     try:
-        workflow = Workflow.load(data)
+        workflow = Workflow.load(data, CATALOG)
     except ExportUnreadable:
         return
     assert Workflow.load(workflow.api()).api() == workflow.api()
@@ -213,3 +228,75 @@ def test_a_copy_is_apart_from_the_workflow():
     workflow = Workflow.load(GRAPH)
     workflow.api()["3"]["inputs"]["seed"] = 0
     assert workflow.api() == GRAPH
+
+
+# ---- the UI format --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_the_page_waits_for_a_catalog_and_says_how_to_get_one():
+    workflow = Workflow.load(UI)
+    assert repr(workflow) == "Workflow in UI format, without a catalog"
+    for use in (workflow.api, lambda: workflow.parameters, lambda: workflow.set(seed=1), lambda: workflow.save("x")):
+        with pytest.raises(WorkflowInvalid, match=r"converted with a server's catalog. `studio.workflow\(path\)` asks the server for it"):
+            use()
+    assert workflow.with_catalog(CATALOG).api() == CONVERTED
+
+
+def test_a_file_of_the_page_is_the_same_from_a_path_its_bytes_or_itself(tmp_path):
+    path = tmp_path / "ui.json"
+    path.write_text(json.dumps(UI))
+    for source in (path, path.read_bytes(), UI):
+        workflow = Workflow.load(source, CATALOG)
+        assert workflow.api() == CONVERTED
+        assert workflow.ui == UI
+    assert Workflow.load(GRAPH, CATALOG).ui is None
+
+
+def test_a_converted_workflow_is_saved_in_api_format(tmp_path):
+    Workflow.load(UI, CATALOG).save(tmp_path / "api.json")
+    assert Workflow.load(tmp_path / "api.json").api() == CONVERTED
+
+
+def test_notes_say_what_was_left_out():
+    muted = {**UI, "nodes": [UI["nodes"][0] | {"mode": 2, "title": "Colour"}, UI["nodes"][1], {"id": 7}]}
+    assert Workflow.load(muted, CATALOG).notes == (
+        "Muted, so left out: Colour (node 1).",
+        "Fed by a node that is left out, so by nothing: `images` of Save Image (node 2).",
+        "Nodes or links of the file that are no such thing, left out: 1.",
+    )
+    assert Workflow.load(UI, CATALOG).notes == Workflow.load(GRAPH).notes == ()
+
+
+def test_what_was_set_stays_set_for_another_server():
+    small = NodeCatalog({"SaveImage": CATALOG.object_info["SaveImage"]})  # it lacks EmptyImage, whose values then have no names
+    workflow = Workflow.load(UI, CATALOG).set(**{"1.width": 128, "2.filename_prefix": "y"})
+    there = workflow.with_catalog(small)
+    assert there.api()["1"]["inputs"] == {}
+    assert there.api()["2"]["inputs"]["filename_prefix"] == "y"
+    assert there.with_catalog(CATALOG).api() == workflow.api()
+    assert workflow.ui is None, "the page would show the old value"
+
+
+def test_limits_of_a_parameter_come_from_the_catalog():
+    parameters = Workflow.load({**GRAPH, "20": {"class_type": "Unknown", "inputs": {"x": 1}}}, CATALOG).parameters
+    assert (parameters["3.steps"].minimum, parameters["3.steps"].maximum, parameters["3.steps"].choices) == (1, 10000, None)
+    assert (parameters["steps"].minimum, parameters["steps"].maximum) == (1, 10000)
+    assert parameters["4.ckpt_name"].choices == CATALOG.choices("CheckpointLoaderSimple", "ckpt_name")
+    assert parameters["20.x"].choices is parameters["20.x"].minimum is parameters["20.x"].maximum is None
+    assert Workflow.load(GRAPH).parameters["3.steps"].minimum is None
+    assert Workflow.load(GRAPH).with_catalog(CATALOG).parameters["3.steps"].minimum == 1
+
+
+def test_of_several_servers_the_one_is_taken_that_refuses_least():
+    small = NodeCatalog({"SaveImage": CATALOG.object_info["SaveImage"]})
+    assert Workflow.load(UI).with_best([small, CATALOG]).api() == CONVERTED
+    assert Workflow.load(UI).with_best([CATALOG, small]).api() == CONVERTED
+    assert Workflow.load(UI).with_best([]).needs_catalog
+
+
+def test_a_whole_number_may_become_a_fraction_where_the_class_takes_one():
+    """The page writes 8.0 as 8."""
+    whole = {**GRAPH, "3": {**GRAPH["3"], "inputs": {**GRAPH["3"]["inputs"], "cfg": 8}}}
+    assert Workflow.load(whole, CATALOG).set(cfg="4.5").api()["3"]["inputs"]["cfg"] == 4.5
+    with pytest.raises(ParameterMissing, match=r"is a int; '4\.5' is none"):
+        Workflow.load(whole, CATALOG).set(seed="4.5")
