@@ -29,6 +29,7 @@ from typer.testing import CliRunner, Result
 
 from tests.conftest import end_children
 from tests.faults.layer import Layer
+from tests.test_exported import UI
 from toolkit import ImageRequest, Studio, VideoRequest, __version__
 from toolkit.cli import app
 from toolkit.errors import ExportUnreadable
@@ -173,6 +174,15 @@ def test_a_workflow_file_runs_with_the_values_that_were_set(shared_home: Path, w
     assert job["request"]["workflow"]["1"]["inputs"]["color"] == 16711680
 
 
+def test_a_file_as_comfyuis_page_saves_it_runs_too(shared_home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "drawn.json"
+    path.write_text(json.dumps(UI))
+    done = toolkit(shared_home, "run", str(path), "--set", "1.width=128", "--json")
+    assert done.exit_code == 0, done.stderr
+    (job,) = lines(done.stdout)
+    assert (job["files"][0]["width"], job["files"][0]["height"]) == (128, 64)
+
+
 def test_a_parameter_the_workflow_lacks_is_refused_with_the_nearest_one(shared_home: Path, workflow: Path) -> None:
     assert "1.width" in refused(toolkit(shared_home, "run", str(workflow), "--set", "1.widht=96"))
     assert "NAME=VALUE" in refused(toolkit(shared_home, "run", str(workflow), "--set", "seed"))
@@ -180,7 +190,7 @@ def test_a_parameter_the_workflow_lacks_is_refused_with_the_nearest_one(shared_h
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "cannot be read"), ("{", "is not JSON"), ('{"nodes": [], "links": []}', "UI format"), ("[]", "no workflow")]
+    ("content", "said"), [(None, "cannot be read"), ("{", "is not JSON"), ('{"nodes": [], "links": []}', "no workflow"), ("[]", "no workflow")]
 )
 def test_a_file_that_is_no_workflow_is_refused_in_one_sentence(shared_home: Path, tmp_path: Path, content: str | None, said: str) -> None:
     path = tmp_path / "workflow.json"

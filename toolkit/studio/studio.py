@@ -124,8 +124,9 @@ class Studio:
         return self.submit(request, priority=priority, reuse=reuse)
 
     def workflow(self, source: Workflow | str | PathLike[str] | bytes | Mapping[str, Any]) -> Workflow:
-        """A workflow file, or the graph inside a picture or clip, read with what the server knows of its nodes."""
-        return source if isinstance(source, Workflow) else Workflow.load(source)
+        """A workflow file, or the graph inside a picture or clip, read with what the servers know of its nodes."""
+        own = source if isinstance(source, Workflow) else Workflow.load(source)
+        return own.with_best(self._servers.catalogs()) if own.needs_catalog else own
 
     def upload(self, image: Any) -> ImageRef:
         """Keep a picture in this home: a path, bytes, a PIL.Image or an output; requests refer to it.
