@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +25,12 @@ import pytest
 from tests.conftest import children_of, end_children, is_alive
 from tests.faults.invariants import check
 from tests.faults.proxy import Proxy
+from tests.templates import complete, templates
+from tests.test_graph import REFUSALS
 from toolkit import JobHandle, Progress, Studio, Workflow, WorkflowRequest, request_of
 from toolkit.errors import JobFailed, ModelUnknown
+from toolkit.exported import to_api
+from toolkit.graph import NodeCatalog, ancestors, validate
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
@@ -363,3 +368,40 @@ def test_two_hundred_fast_jobs_end_done_once_each(live: Studio, url: str, home: 
     record_property("took_s", round(took, 2))
     print(f"{FAST} jobs accepted in {accepted:.2f} s, done in {took:.2f} s: {FAST / took:.0f} a second")
     holds(home, url, handles)
+
+
+# ---- workflow files -------------------------------------------------------------------------------------------------------------------
+
+
+def refused(url: str, graph: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """What the server refuses of a graph: (node, input) -> its word. What it accepts is taken off its queue again."""
+    body = json.dumps({"prompt": graph, "prompt_id": (prompt_id := str(uuid.uuid4()))}).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/prompt", body, {"Content-Type": "application/json"}), timeout=60.0) as reply:
+            answer = json.load(reply)
+        for path, what in (("/queue", {"delete": [prompt_id]}), ("/interrupt", {"prompt_id": prompt_id})):
+            urllib.request.urlopen(urllib.request.Request(url + path, json.dumps(what).encode(), {"Content-Type": "application/json"}), timeout=60.0).close()
+    except urllib.error.HTTPError as error:
+        answer = json.load(error)
+        assert answer["node_errors"], answer
+    errors = [(node_id, error) for node_id, node in answer["node_errors"].items() for error in node["errors"]]
+    return {(node_id, error["extra_info"]["input_name"]): error["type"] for node_id, error in errors}
+
+
+def test_of_every_official_template_the_server_refuses_what_we_say_and_nothing_else(url: str) -> None:
+    """All templates of which it has every class: converted against its own catalog, sent as they are, without their models."""
+    info = ask(url, "/object_info")
+    catalog, names = NodeCatalog(info), complete(info)
+    assert len(names) >= 80
+    for name in names:
+        graph = to_api(templates()[name], catalog).graph
+        ours = {(fault.node_id, fault.input): fault.kind for fault in validate(graph, catalog)}
+        theirs = refused(url, graph)
+        assert set(theirs.values()) <= {"value_not_in_list", "custom_validation_failed"}, name
+        assert {place: REFUSALS[word] for place, word in theirs.items()}.items() <= ours.items(), name
+        run = ancestors(graph, [node_id for node_id, node in graph.items() if catalog.is_output(node["class_type"])])
+        for node_id, field in ours.keys() - theirs.keys():  # what it only finds while running, or never runs
+            assert node_id is not None
+            declared = info[graph[node_id]["class_type"]]["input"]
+            is_v3 = any(declared.get(part, {}).get(field, [None])[0] == "COMBO" for part in ("required", "optional"))
+            assert is_v3 or node_id not in run, (name, node_id, field)
