@@ -1,4 +1,4 @@
-"""`make bench`: the toolkit beside a bare client in the same run, as ratios; a table, and data/bench.json.
+"""`make bench`: the toolkit beside a bare client in the same run, as ratios, and what becomes of workflow files; a table, and data/bench.json.
 
 The bare client does what any must: POST, one socket, GET /history/{id}, GET /view, and nothing else. On the built-in engine, and with
 COMFYUI_URL on a real server. Runs are paired and medians are quoted, since machines are shared and noisy.
@@ -21,7 +21,9 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.workflows import converted
 from tests.conftest import end_children
+from tests.templates import object_info
 from toolkit import Studio
 from toolkit.processes import ensure_engine
 
@@ -95,12 +97,13 @@ def main() -> None:
     """Print the table and write data/bench.json."""
     rows: list[dict[str, Any]] = []
 
-    def row(name: str, value: float, unit: str, bound: str, holds: bool) -> None:
-        rows.append({"name": name, "value": round(value, 3), "unit": unit, "bound": bound, "holds": holds, "how": f"median of {PAIRS} paired runs"})
+    def row(name: str, value: float, unit: str, bound: str, holds: bool, how: str = f"median of {PAIRS} paired runs") -> None:
+        rows.append({"name": name, "value": round(value, 3), "unit": unit, "bound": bound, "holds": holds, "how": how})
         print(f"{name}: {value:.3f} {unit} (bound {bound})", flush=True)
 
     os.environ |= {"TOOLKIT_ENGINE_STEP_S": "0", "TOOLKIT_ENGINE_LOAD_S": "0"}
     real = os.environ.get("COMFYUI_URL", "")
+    converted("0.3.64", object_info(), row)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "engine"
         with Studio("engine", home=home) as studio:
