@@ -42,6 +42,7 @@ bench: $(STAMP)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet app.py toolkit tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 

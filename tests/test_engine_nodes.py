@@ -624,9 +624,7 @@ def wan(first, *, frames=9, seed=7, **more):
     high = {"add_noise": "enable", "noise_seed": seed, "start_at_step": 0, "end_at_step": 2, "return_with_leftover_noise": "enable"}
     low = {"add_noise": "disable", "noise_seed": 0, "start_at_step": 2, "end_at_step": 4, "return_with_leftover_noise": "disable"}
     first["inputs"] |= {"positive": ["positive", 0], "negative": ["negative", 0], "vae": ["vae", 0], "length": frames, "batch_size": 1}
-    unets = {
-        name: node("UNETLoader", unet_name=f"wan2.2_i2v_{name}_noise_14B_fp8_scaled.safetensors", weight_dtype="default") for name in ("high", "low")
-    }
+    unets = {name: node("UNETLoader", unet_name=f"wan2.2_i2v_{name}_noise_14B_fp8_scaled.safetensors", weight_dtype="default") for name in ("high", "low")}
     lora = node("LoraLoaderModelOnly", model=("high", 0), lora_name="wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors", strength_model=1.0)
     return unets | {
         "lora": lora, "shifted": node("ModelSamplingSD3", model=("lora", 0), shift=5.0),

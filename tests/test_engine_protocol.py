@@ -107,9 +107,7 @@ async def test_txt2img_sends_the_recorded_frames(client):
     assert ours["prompt"][2:] == theirs["prompt"][2:]
     assert ours["meta"] == theirs["meta"]
     assert ours["outputs"].keys() == theirs["outputs"].keys()
-    assert [(kind, sorted(data)) for kind, data in ours["status"].pop("messages")] == [
-        (kind, sorted(data)) for kind, data in theirs["status"].pop("messages")
-    ]
+    assert [(kind, sorted(data)) for kind, data in ours["status"].pop("messages")] == [(kind, sorted(data)) for kind, data in theirs["status"].pop("messages")]
     assert ours["status"] == theirs["status"]
 
 
@@ -243,8 +241,7 @@ def verdict(answer):
     if isinstance(answer, str):
         return answer
     nodes = {
-        key: (entry["class_type"], entry["dependent_outputs"], [complaint(error) for error in entry["errors"]])
-        for key, entry in answer["node_errors"].items()
+        key: (entry["class_type"], entry["dependent_outputs"], [complaint(error) for error in entry["errors"]]) for key, entry in answer["node_errors"].items()
     }
     error = dict(answer.get("error", {}))
     error["details"] = error.get("details", "").partition(" not in [")[0]  # the list of files differs
@@ -662,7 +659,7 @@ async def test_temporary_names_keep_their_letters_while_the_node_stays(client):
         return (await client.run(body))["outputs"]["2"]["images"][0]["filename"]
 
     first, second = await name(quick(1)), await name(quick(2))
-    assert first[:-len("00001_.png")] == second[:-len("00002_.png")]
+    assert first[: -len("00001_.png")] == second[: -len("00002_.png")]
     await client.run(txt2img(1, 1))
     assert (await name(quick(3)))[:18] != first[:18]
 

@@ -139,9 +139,7 @@ def test_setting_a_parameter_changes_its_inputs_and_no_other(name, data):
         return
     parameter = parameters[data.draw(st.sampled_from(sorted(parameters)))]
     before, after = workflow.api(), workflow.set(**{parameter.name: "✿" if isinstance(parameter.value, str) else -77}).api()
-    changed = {
-        f"{node_id}.{field}" for node_id, node in after.items() for field, value in node["inputs"].items() if value != before[node_id]["inputs"][field]
-    }
+    changed = {f"{node_id}.{field}" for node_id, node in after.items() for field, value in node["inputs"].items() if value != before[node_id]["inputs"][field]}
     playing = {f"{role.node_id}.{role.input}" for role in find_roles(before) if role.name == parameter.name}
     assert changed == (playing or {parameter.name})
     assert {key: {**node, "inputs": list(node["inputs"])} for key, node in after.items()} == {

@@ -478,7 +478,7 @@ def test_what_comfyui_says_in_a_clip_is_replaced_but_for_the_workflow(tmp_path, 
     assert shown(copy) == shown(FILES / name)
     assert read(copy) == Embedded({"1": {"class_type": "A", "inputs": {}}}, read(FILES / name).workflow, "狐\nSteps: 3", {"kind": "image"})
     assert b"shapes/sample" not in copy.read_bytes()
-    assert b'moov' in copy.read_bytes()[:64] or name.endswith("webm")  # the index comes first
+    assert b"moov" in copy.read_bytes()[:64] or name.endswith("webm")  # the index comes first
 
 
 def test_a_comment_that_tells_the_graph_again_goes_and_its_workflow_stays(tmp_path):

@@ -25,9 +25,7 @@ Cfg: TypeAlias = Annotated[float | None, typer.Option(help="How strictly to foll
 Sampler: TypeAlias = Annotated[str | None, typer.Option(help="Sampler, e.g. euler_ancestral.")]
 Scheduler: TypeAlias = Annotated[str | None, typer.Option(help="Scheduler, e.g. karras.")]
 Seed: TypeAlias = Annotated[int | None, typer.Option(help="The same seed makes the same again.", show_default="drawn")]
-Loras: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--lora", metavar="NAME[:STRENGTH]", help="A LoRA by part of its name; may be repeated.")
-]
+Loras: TypeAlias = Annotated[list[str] | None, typer.Option("--lora", metavar="NAME[:STRENGTH]", help="A LoRA by part of its name; may be repeated.")]
 Project: TypeAlias = Annotated[str, typer.Option(help="The folder its files go to, below projects/ of the home.")]
 Picture: TypeAlias = Annotated[Path | None, typer.Option("--image", metavar="FILE", help="A picture to begin with.")]
 Labels: TypeAlias = Annotated[list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="A label for the log; may be repeated.")]

@@ -57,4 +57,3 @@ def refuse_foreign(family: str | None, found: Mapping[str, Mapping[str, Any] | N
             title = next(one.title for one in FAMILIES if one.name == family)
             said = f"The LoRA {name} was made for {ARCHITECTURES[own][1]} and does nothing to {title}."
             raise ModelUnknown(said, hint="Leave it out, or choose a model it was made for.", field="loras")
-

@@ -36,9 +36,7 @@ def put_picture_in(stage: Stage, *, image: Pixels, latent: Latent, strength: flo
     return Made((latent if bypass else _led(latent, image, 0, strength),))
 
 
-def add_guide(
-    stage: Stage, *, positive: Words, negative: Words, latent: Latent, image: Pixels, frame_idx: int, strength: float, **_: Any
-) -> Made:
+def add_guide(stage: Stage, *, positive: Words, negative: Words, latent: Latent, image: Pixels, frame_idx: int, strength: float, **_: Any) -> Made:
     """Let a latent show a picture at one frame, counted from the end below 0."""
     return Made((positive, negative, _led(latent, image, frame_idx if frame_idx >= 0 else max(0, latent.frames + frame_idx), strength)))
 

@@ -26,9 +26,7 @@ def take_channel(stage: Stage, *, image: Pixels, channel: str) -> Made:
     return Made((image[..., ["red", "green", "blue"].index(channel)].astype(np.float32) / 255,))
 
 
-def compose(
-    stage: Stage, *, destination: Pixels, source: Pixels, x: int, y: int, resize_source: bool, mask: Mask | None = None
-) -> Made:
+def compose(stage: Stage, *, destination: Pixels, source: Pixels, x: int, y: int, resize_source: bool, mask: Mask | None = None) -> Made:
     """Lay pictures on others, where a mask is 1; what sticks out is cut off."""
     count, tall, wide, _ = destination.shape
     source = resized(source, wide, tall, "bilinear") if resize_source else source

@@ -37,9 +37,7 @@ class Sampling:
     adds_noise: bool = True
 
 
-def sample(
-    stage: Stage, *, model: Weights, seed: int, steps: int, positive: Words, negative: Words, latent_image: Latent, denoise: float, **_: Any
-) -> Made:
+def sample(stage: Stage, *, model: Weights, seed: int, steps: int, positive: Words, negative: Words, latent_image: Latent, denoise: float, **_: Any) -> Made:
     """Sample in `steps` steps, from as much noise as `denoise` says."""
     levels = _falling(denoise, steps) if denoise > 0 else ()
     return Made((_sampled(stage, latent_image, Sampling(Guider(model, positive, negative), seed, levels)),))
@@ -180,9 +178,7 @@ def schedule(stage: Stage, *, model: Weights, scheduler: str, steps: int, denois
     return Made((_falling(1.0, int(steps / denoise) if denoise < 1 else steps)[-(steps + 1) :],))
 
 
-def schedule_ltx(
-    stage: Stage, *, steps: int, max_shift: float, base_shift: float, stretch: bool, terminal: float, latent: Latent | None = None
-) -> Made:
+def schedule_ltx(stage: Stage, *, steps: int, max_shift: float, base_shift: float, stretch: bool, terminal: float, latent: Latent | None = None) -> Made:
     """Give noise levels that stay high the longer, the larger the clip, and end at `terminal` before 0 (ComfyUI comfy_extras/nodes_lt.py)."""
     tokens = 4096 if latent is None else ((latent.frames - 1) // 8 + 1) * (latent.height // 32) * (latent.width // 32)
     shift = math.exp(base_shift + (max_shift - base_shift) * (tokens - 1024) / (4096 - 1024))
