@@ -89,6 +89,8 @@ def is_sampler(node: Mapping[str, Any]) -> bool:
 def steps_of(node: Mapping[str, Any]) -> int | None:
     """How many steps a sampler or its sigmas make: an expert that runs from one step to another makes those between; None if nobody says."""
     inputs = _inputs(node)
+    if isinstance(inputs.get("sigmas"), str):  # ManualSigmas lists where each step begins, and the end
+        return max(len(inputs["sigmas"].split(",")) - 1, 0)
     steps, start, end = (inputs.get(name) for name in ("steps", "start_at_step", "end_at_step"))
     if not isinstance(steps, (int, float)) or not math.isfinite(steps):
         return None
@@ -240,6 +242,7 @@ def recipe_of(graph: Mapping[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {name: _single(roles, name) for name in ("prompt", "negative_prompt", "seed", "cfg", "sampler", "scheduler", "denoise")}
     facts |= {name: _first(roles, name) for name in ("width", "height", "batch_size", "frames", "fps")}
     counts = [steps_of({**graph[role.node_id], "inputs": {"steps": role.value, **_inputs(graph[role.node_id])}}) for role in roles if role.name == "steps"]
+    counts += [steps_of(node) for node in live_part(graph).values() if isinstance(_inputs(node).get("sigmas"), str)]
     steps = [count for count in counts if count is not None]
     models = [plain_model_name(role.value) for role in roles if role.name in MODEL_ROLES]
     main = [role.value for role in roles if role.input in ("ckpt_name", "unet_name")]

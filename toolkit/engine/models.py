@@ -33,6 +33,7 @@ _ALL: Mapping[str, tuple[str, ...]] = {
         *(f"standin_{family}.safetensors" for family in ("illustrious", "sd15", "pony", "noobai_vpred", "animagine")),
         "NetaYumev35_pretrained_all_in_one.safetensors",
         "ltx-2.3-22b-dev-fp8.safetensors",
+        "ltx-2.3-22b-distilled-fp8.safetensors",
     ),
     "diffusion_models": (
         "wan2.2_ti2v_5B_fp16.safetensors",

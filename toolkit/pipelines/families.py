@@ -257,8 +257,35 @@ WAN22_5B = Family(
     multiple=32, fps=24.0, aspects={**WAN_SHAPES, "wide": (1280, 704), "tall": (704, 1280)}, takes_picture=True,
 )  # fmt: skip
 
+LTX = f"{HUB}/Lightricks/LTX-2.3-fp8"
+LTX_SHAPES = {"square": (960, 960), "1:1": (960, 960), "landscape": (1280, 704), "16:9": (1280, 704), "portrait": (704, 1280), "9:16": (704, 1280)}
+LTX_PRESETS = {"draft": Preset(11, 768, 448, 49), "standard": Preset(11, 1280, 704, 121), "high": Preset(11, 1920, 1088, 121)}
+LTX_NEGATIVE = "worst quality, blurry, flickering, jittery movement, distorted, extra limbs, watermark, text"  # the templates' own forbids cartoons
+LTX_DEV = ModelFile("ltx-2.3-22b-dev-fp8.safetensors", "checkpoints", LTX, r"ltx.?2(?!.*distill)")
+GEMMA = ModelFile("gemma_3_12B_it_fp4_mixed.safetensors", "text_encoders", f"{HUB}/Comfy-Org/ltx-2", r"gemma.?3.*12b")
+LTX_TWO_PASSES = (
+    LTX_DEV,
+    GEMMA,
+    ModelFile("ltx_2.3_22b_distilled_1.1_lora_dynamic_fro09_avg_rank_111_bf16.safetensors", "loras", f"{HUB}/Comfy-Org/ltx-2.3", r"ltx.?2.*distill.*lora"),
+    ModelFile("ltx-2.3-spatial-upscaler-x2-1.1.safetensors", "latent_upscale_models", f"{HUB}/Lightricks/LTX-2.3", r"ltx.?2.*spatial.*x2"),
+)
+LTX23_T2V = Family(
+    "ltx23_t2v", "LTX 2.3 text to clip", "video", "ltx23_t2v", "template video_ltx2_3_t2v of comfyui-workflow-templates-json 0.1.123",
+    LTX_TWO_PASSES, LTX_PRESETS, multiple=64, fps=25.0, frame_step=8, latents=0.5, negative=LTX_NEGATIVE, aspects=LTX_SHAPES,
+)  # fmt: skip
+LTX23_I2V = Family(
+    "ltx23_i2v", "LTX 2.3 picture to clip", "video", "ltx23_i2v", "template video_ltx2_3_i2v of comfyui-workflow-templates-json 0.1.123",
+    LTX_TWO_PASSES, LTX_PRESETS, multiple=64, fps=25.0, frame_step=8, latents=0.5, negative=LTX_NEGATIVE, aspects=LTX_SHAPES, pictures=1,
+)  # fmt: skip
+LTX23_FLF2V = Family(
+    "ltx23_flf2v", "LTX 2.3 first and last frame", "video", "ltx23_flf2v", "template video_ltx2_3_flf2v of comfyui-workflow-templates-json 0.1.123",
+    (ModelFile("ltx-2.3-22b-distilled-fp8.safetensors", "checkpoints", LTX, r"ltx.?2.*distill"), GEMMA),
+    {name: Preset(8, size.width, size.height, size.frames) for name, size in LTX_PRESETS.items()},
+    multiple=32, fps=25.0, frame_step=8, negative=LTX_NEGATIVE, aspects=LTX_SHAPES, pictures=2,
+)  # fmt: skip
+
 PICTURES = (ILLUSTRIOUS, ANIMA, NOOBAI, ANIMAGINE, NETAYUME, PONY, SDXL, Z_IMAGE_TURBO, QWEN_IMAGE, SD15)
-CLIPS = (WAN22_14B_I2V, WAN22_14B_FLF2V, WAN22_14B_T2V, WAN22_5B)
+CLIPS = (WAN22_14B_I2V, WAN22_14B_FLF2V, WAN22_14B_T2V, LTX23_I2V, LTX23_FLF2V, LTX23_T2V, WAN22_5B)
 FAMILIES = (*PICTURES, *CLIPS)
 RECOGNISED = (*CLIPS, NETAYUME, NOOBAI, ANIMAGINE, PONY, SD15, ILLUSTRIOUS, ANIMA, Z_IMAGE_TURBO, QWEN_IMAGE, SDXL)
 """The order in which a file's name is tried: words that stand in few names come first."""

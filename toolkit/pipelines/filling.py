@@ -35,7 +35,11 @@ def filled(
     latents = {side: round(values[side] * family.latents) for side in ("width", "height")}
     said = {**settings.values, **values, **latents, "prompt": texts.prompt, "negative_prompt": texts.negative_prompt, "seed": request.seed}
     has_place = set_all(graph.nodes, said)
-    unsaid = [] if has_place["negative_prompt"] or not request.negative_prompt else [f"{family.title} takes no negative prompt: it is left out."]
+    unsaid = []
+    if request.negative_prompt and not has_place["negative_prompt"]:
+        unsaid.append(f"{family.title} takes no negative prompt: it is left out.")
+    elif request.negative_prompt and all(role.value == 1 for role in named_roles(graph.nodes).get("cfg", ())):
+        unsaid.append(f"{family.title} runs with cfg 1 here, where a negative prompt has no effect.")
     for node in graph.nodes.values():  # where a picture is brought to the size of the clip
         node["inputs"] |= {f"resize_type.{side}": values[side] for side in ("width", "height") if f"resize_type.{side}" in node["inputs"]}
     if request.steps is not None and not has_place["steps"]:
