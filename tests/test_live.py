@@ -27,10 +27,16 @@ from tests.faults.invariants import check
 from tests.faults.proxy import Proxy
 from tests.templates import complete, templates
 from tests.test_graph import REFUSALS
+from tests.test_pipelines import FOX, UPSCALERS, WOLF, catalog, files_of
 from toolkit import JobHandle, Progress, Studio, Workflow, WorkflowRequest, request_of
 from toolkit.errors import JobFailed, ModelUnknown
 from toolkit.exported import to_api
 from toolkit.graph import NodeCatalog, ancestors, validate
+from toolkit.pipelines import build
+from toolkit.pipelines.choosing import lacking_nodes
+from toolkit.pipelines.families import FAMILIES, Family
+from toolkit.requests import ImageRequest, VideoRequest
+from toolkit.roles import MODEL_INPUTS
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
@@ -405,3 +411,26 @@ def test_of_every_official_template_the_server_refuses_what_we_say_and_nothing_e
             declared = info[graph[node_id]["class_type"]]["input"]
             is_v3 = any(declared.get(part, {}).get(field, [None])[0] == "COMBO" for part in ("required", "optional"))
             assert is_v3 or node_id not in run, (name, node_id, field)
+
+
+def test_every_family_whose_nodes_it_has_is_refused_for_missing_files_alone(url: str) -> None:
+    """Words, pictures, masks, second passes and LoRAs of each, in every preset: what a server without the models says to them."""
+    info = ask(url, "/object_info")
+    families = [family for family in FAMILIES if not lacking_nodes(family, NodeCatalog(info))]
+    assert len(families) >= 14
+    for family in families:
+        server = catalog({**files_of(family, fast=True), "upscale_models": UPSCALERS}, known=info)
+        for request in everything_asked_of(family):
+            kinds = refused(url, build(request, server).graph)
+            assert set(kinds.values()) <= {"value_not_in_list", "custom_validation_failed"}, (family.name, request)
+            assert {name for _, name in kinds} <= {*MODEL_INPUTS, "image", "mask"}, (family.name, request)
+
+
+def everything_asked_of(family: Family) -> Iterator[ImageRequest | VideoRequest]:
+    if family.kind == "video":
+        pictures = dict(list({"image": FOX, "last_image": WOLF}.items())[: max(family.pictures, int(family.takes_picture))])
+        yield from (VideoRequest(prompt="a fox", seed=5, preset=preset, **pictures) for preset in family.presets)
+        return
+    yield from (ImageRequest(prompt="a fox", seed=5, preset=preset) for preset in family.presets)
+    for more in ({"image": FOX}, {"image": FOX, "mask": WOLF}, {"upscale": 1.5}, {"image": FOX, "batch_size": 2}):
+        yield ImageRequest(prompt="a fox", seed=5, **more)

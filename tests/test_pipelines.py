@@ -30,9 +30,9 @@ FOX, WOLF = (ImageRef(sha256=digit * 64, width=1000, height=1500) for digit in "
 relaxed = settings(deadline=None, max_examples=60)  # a busy machine is no fault
 
 
-def catalog(files: dict[str, list[str]], without: tuple[str, ...] = (), embeddings: list[str] | None = None) -> NodeCatalog:
+def catalog(files: dict[str, list[str]], without: tuple[str, ...] = (), embeddings: list[str] | None = None, known: Any = RECORDED) -> NodeCatalog:
     """The recorded server with these files in its model folders, and none in the others."""
-    info = {name: spec for name, spec in RECORDED.items() if name not in without}
+    info = {name: spec for name, spec in known.items() if name not in without}
     for folder, (class_type, name) in LOADERS.items():
         for node in (class_type, "LoraLoaderModelOnly") if folder == "loras" else (class_type,):
             if node in info:
