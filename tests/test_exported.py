@@ -160,7 +160,7 @@ def test_every_literal_has_its_place_as_name_and_every_role_its_word():
     literals = {f"{key}.{name}" for key, node in GRAPH.items() for name, value in node["inputs"].items() if not isinstance(value, list)}
     assert {name for name in parameters if "." in name} == literals
     assert {name for name in parameters if "." not in name} == {
-        "prompt", "negative_prompt", "seed", "steps", "cfg", "width", "height", "batch_size", "model",
+        "prompt", "negative_prompt", "seed", "steps", "steps_2", "cfg", "width", "height", "batch_size", "model",
     }  # fmt: skip
     assert (parameters["prompt"].value, parameters["prompt"].node_title, parameters["prompt"].node_id) == ("a fox", "What to draw", "6")
     assert (parameters["seed"].value, parameters["13.seed"].value) == (7, 8)

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.templates import FILES, PAGE_ONLY, classes, complete, object_info, templates
+from tests.templates import FILES, PAGE_ONLY, RECORDINGS, classes, complete, object_info, templates
+from toolkit.engine.catalog import catalog
 from toolkit.errors import ExportUnreadable, ParameterMissing
-from toolkit.exported import Workflow, to_api
+from toolkit.exported import Parameter, Workflow, to_api
 from toolkit.graph import NodeCatalog, is_link, validate
-from toolkit.roles import find_roles
+from toolkit.roles import named_roles
 
 CATALOG = NodeCatalog(object_info())
+NEWER_CATALOG = NodeCatalog({**catalog(newer=True), **object_info()})
 relaxed = settings(deadline=None, max_examples=150)  # a busy machine is no fault
 
 # Options that came after the recorded 0.3.64, which refuses them itself (tried on one).
@@ -134,15 +136,31 @@ def test_a_mangled_file_is_converted_or_refused_and_nothing_else(name, seed, wou
 @given(st.sampled_from(sorted(templates())), st.data())
 def test_setting_a_parameter_changes_its_inputs_and_no_other(name, data):
     workflow = Workflow.load(templates()[name], CATALOG)
-    parameters = workflow.parameters
-    if not parameters:
+    if not workflow.parameters:
         return
-    parameter = parameters[data.draw(st.sampled_from(sorted(parameters)))]
-    before, after = workflow.api(), workflow.set(**{parameter.name: "✿" if isinstance(parameter.value, str) else -77}).api()
-    changed = {f"{node_id}.{field}" for node_id, node in after.items() for field, value in node["inputs"].items() if value != before[node_id]["inputs"][field]}
-    playing = {f"{role.node_id}.{role.input}" for role in find_roles(before) if role.name == parameter.name}
-    assert changed == (playing or {parameter.name})
+    parameter = workflow.parameters[data.draw(st.sampled_from(sorted(workflow.parameters)))]
+    playing = {f"{role.node_id}.{role.input}" for role in named_roles(workflow.api()).get(parameter.name, ())}
+    assert changed_by(workflow, parameter) == (playing or {parameter.name})
+
+
+def changed_by(workflow: Workflow, parameter: Parameter) -> set[str]:
+    """The inputs that another value changes; anything else about the graph stays."""
+    before = workflow.api()
+    after = workflow.set(**{parameter.name: "✿" if isinstance(parameter.value, str) else -77}).api()
     assert {key: {**node, "inputs": list(node["inputs"])} for key, node in after.items()} == {
         key: {**node, "inputs": list(node["inputs"])} for key, node in before.items()
     }
     assert workflow.api() == before
+    return {f"{node_id}.{name}" for node_id, node in after.items() for name, value in node["inputs"].items() if value != before[node_id]["inputs"][name]}
+
+
+def test_every_role_of_these_graphs_is_where_a_reader_finds_it():
+    """Read by eye, node by node: SDXL with refiner and turbo, SD3.5, Flux, HiDream, OmniGen, Chroma, Anima, Lumina, Qwen, LTX, Hunyuan, Wan."""
+    places = json.loads((RECORDINGS / "roles_of_templates.json").read_text(encoding="utf-8"))
+    assert len(places) >= 20
+    for name, roles in places.items():
+        workflow = Workflow.load(templates()[name], NEWER_CATALOG)
+        parameters = {role: parameter for role, parameter in workflow.parameters.items() if "." not in role}
+        assert parameters.keys() == roles.keys(), name
+        for role, parameter in parameters.items():
+            assert changed_by(workflow, parameter) == set(roles[role]), f"{role} of {name}"

@@ -118,6 +118,38 @@ def test_a_linked_setting_is_found_at_its_primitive_and_plays_no_role_elsewhere(
     assert roles(graph).get("seed") == found
 
 
+def test_a_switch_hands_on_the_branch_it_stands_at_and_what_it_leaves_out_plays_no_role():
+    parts = {
+        "40": node("PrimitiveBoolean", value=True),
+        "41": node("ComfySwitchNode", switch=["40", 0], on_false=["42", 0], on_true=["43", 0]),
+        "42": node("PrimitiveInt", value=20),
+        "43": node("PrimitiveInt", value=4),
+        "44": node("ComfySwitchNode", switch=["40", 0], on_false=["4", 0], on_true=["45", 0]),
+        "45": node("LoraLoaderModelOnly", model=["4", 0], lora_name="fast.safetensors", strength_model=1.0),
+        "46": node("ComfySwitchNode", switch=["40", 0], on_false="the other", on_true="a switched fox"),
+        "6": node("CLIPTextEncode", text=["46", 0], clip=["4", 1]),
+        "7": node("CLIPTextEncode", text="blur", clip=["4", 1]),
+    }
+    sampler = {**BASIC["3"], "inputs": {**BASIC["3"]["inputs"], "steps": ["41", 0], "model": ["44", 0]}}
+    graph = {**BASIC, **parts, "3": sampler}
+    found = roles(graph)
+    assert (found["steps"], found["prompt"]) == ([("43", "value", 4)], [("46", "on_true", "a switched fox")])
+    assert (found["lora"], found["negative_prompt"]) == ([("45", "lora_name", "fast.safetensors")], [("7", "text", "blur")])
+    off = {**graph, "40": node("PrimitiveBoolean", value=False)}
+    assert roles(off)["steps"] == [("42", "value", 20)]
+    assert "lora" not in roles(off)
+    assert recipe_of(off)["loras"] == []
+    unsettled = {**graph, "40": node("SomeOracle", value=True)}
+    assert "steps" not in roles(unsettled), "what decides is not known, so neither is set"
+
+
+def test_an_encoder_of_both_sides_gives_each_its_own_text():
+    both = node("TextEncodeQwenImage21", prompt="a fox", negative_prompt="blur", resolution=1024, clip=["4", 1])
+    graph = {**BASIC, "6": both, "3": {**BASIC["3"], "inputs": {**BASIC["3"]["inputs"], "positive": ["6", 0], "negative": ["6", 1]}}}
+    assert roles(graph)["prompt"] == [("6", "prompt", "a fox")]
+    assert roles(graph)["negative_prompt"] == [("6", "negative_prompt", "blur")]
+
+
 def test_what_leads_to_no_output_plays_no_role():
     sampler = {**BASIC["3"], "inputs": {**BASIC["3"]["inputs"], "positive": ["50", 0], "seed": 9}}
     lost = {"50": node("CLIPTextEncode", text="lost", clip=["4", 1]), "51": sampler}

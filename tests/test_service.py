@@ -543,7 +543,7 @@ def test_the_routes_are_those_of_the_interface_and_the_page_of_docs_lists_them(r
     assert {f"{method.upper()} {path.removeprefix('/api/anime')}" for path, methods in paths.items() for method in methods} == {
         "POST /generate/image", "POST /generate/video", "GET /jobs/{job_id}", "GET /jobs", "GET /queue", "POST /jobs/{job_id}/cancel",
         "POST /jobs/{job_id}/retry", "GET /jobs/{job_id}/files/{name}", "GET /health", "GET /models", "GET /stats", "POST /generate/workflow",
-        "POST /plan", "POST /uploads", "GET /missing/{what}",
+        "POST /plan", "POST /validate", "POST /uploads", "GET /missing/{what}",
     }  # fmt: skip
     page = rest.get("/api/docs").text
     assert all(path in page for path in paths)
@@ -622,6 +622,20 @@ def test_a_workflow_is_run_with_parameters_set(rest):
     assert "width" in error["hint"]
     refused(rest.post("/api/anime/generate/workflow", json={"workflow": {"1": {"class_type": "Nope", "inputs": {}}}}), 422, "node_unknown")
     refused(rest.post("/api/anime/generate/workflow", json={"workflow": GRAPH, "parameter": {}}), 422, "request_invalid")
+
+
+def test_a_workflow_is_checked_with_its_parameters_and_limits_and_nothing_is_sent(rest):
+    before = rest.get("/api/anime/jobs").json()["total"]
+    checked = rest.post("/api/anime/validate", json={"workflow": GRAPH}).json()
+    assert (checked["graph"], checked["faults"], checked["notes"]) == (GRAPH, [], [])
+    width = checked["parameters"]["width"]
+    assert (width["value"], width["minimum"], width["maximum"], width["node_id"], width["input"]) == (64, 1, 16384, "1", "width")
+    faulty = rest.post("/api/anime/validate", json={"workflow": {**GRAPH, "1": {"class_type": "EmptyImag", "inputs": {}}}}).json()
+    assert [fault["kind"] for fault in faulty["faults"]] == ["unknown_node"]
+    assert "Did you mean EmptyImage?" in faulty["faults"][0]["sentence"]
+    refused(rest.post("/api/anime/validate", json={"workflow": {"nodes": []}}), 422, "export_unreadable")
+    refused(rest.post("/api/anime/validate", json={}), 422, "request_invalid")
+    assert rest.get("/api/anime/jobs").json()["total"] == before
 
 
 def test_a_plan_says_what_would_happen_and_sends_nothing(rest):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from toolkit.graph import ancestors, graph_hash, is_link, sources
+from toolkit.graph import ancestors, graph_hash, is_link, sources, topological
 
 MODEL_INPUTS: Mapping[str, str] = {
     "ckpt_name": "checkpoints",
@@ -46,8 +46,9 @@ SAMPLER_ROLES = {
 SAMPLER_PARTS = ("noise", "guider", "sampler", "sigmas")  # nodes that a custom sampler is put together from
 SIDES = {"positive": "prompt", "conditioning": "prompt", "cond1": "prompt", "negative": "negative_prompt"}
 SIZE_ROLES = {"width": "width", "height": "height", "batch_size": "batch_size", "length": "frames", "frames_number": "frames"}
+LATENTS = ("latent", "latent_image", "samples", "audio_latent", "video_latent")  # of a node that takes pictures too, what decides the size
 STRENGTHS = ("strength_model", "strength_clip", "strength")
-TEXT_INPUTS = ("text", "prompt", "text_g", "text_l", "t5xxl", "clip_l", "value", "string", "string_a", "string_b")
+TEXT_INPUTS = ("text", "prompt", "text_g", "text_l", "t5xxl", "clip_l", "value", "string", "string_a", "string_b", "on_true", "on_false")
 EVERYWHERE = frozenset({"prompt", "negative_prompt", "seed", "width", "height", "frames", "fps", "batch_size"})  # set in all places at once
 STAGES = ("load", "encode", "sample", "decode", "save", "other")
 
@@ -101,7 +102,7 @@ def steps_of(node: Mapping[str, Any]) -> int | None:
 def find_roles(graph: Mapping[str, Any]) -> list[Role]:
     """All roles of a graph, in graph order of their samplers, then size, video, pictures and models; each input once."""
     found: dict[tuple[str, str], Role] = {}
-    for role in _walk(graph, live_part(graph)):
+    for role in _walk(settled(graph), live_part(graph)):
         found.setdefault((role.node_id, role.input), role)
     return list(found.values())
 
@@ -129,21 +130,47 @@ def _is_one(role: Role, other: Role) -> bool:
     return type(role.value) is type(other.value) and bool(role.value == other.value)
 
 
+def settled(graph: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The graph with switches that stand still left with the branch they choose: ComfyUI never asks for the other (comfy_extras/nodes_logic.py)."""
+    return {node_id: _chosen(graph, node_id) if node.get("class_type") == "ComfySwitchNode" else node for node_id, node in graph.items()}
+
+
+def _chosen(graph: Mapping[str, Any], node_id: str) -> Mapping[str, Any]:
+    node = graph[node_id]
+    states = [role.value for role in _literal(graph, node_id, "switch", "switch")]
+    unused = {True: "on_false", False: "on_true"}.get(states[0]) if states and isinstance(states[0], bool) else None
+    return {**node, "inputs": {name: value for name, value in _inputs(node).items() if name != unused}}
+
+
 def live_part(graph: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a run would execute: everything upstream of nodes that save or show; the whole graph if none does."""
+    graph = settled(graph)
     ends = [node_id for node_id, node in graph.items() if stage_of(str(node.get("class_type"))) == "save"]
     part = ancestors(graph, ends)
     return {node_id: node for node_id, node in graph.items() if node_id in part} if ends else graph
 
 
 def _walk(graph: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[Role]:
-    for node_id in (node_id for node_id, node in live.items() if is_sampler(node)):
+    samplers = _in_order(live)
+    for node_id in samplers:
         inputs = graph[node_id]["inputs"]
         owners = [node_id, *(inputs[part][0] for part in SAMPLER_PARTS if is_link(inputs.get(part)) and inputs[part][0] in graph)]
         yield from _of_sampler(graph, owners)
         yield from _sizes(graph, inputs.get("latent_image"))
+        used = ancestors(graph, [source for owner in owners if (source := _source(graph, _inputs(graph[owner]).get("model"))) is not None])
+        for source in (source for source in live if source in used):  # so that `model` is the first sampler's, whatever its id
+            yield from _models(graph, source)
     for node_id, node in live.items():
-        yield from _of_node(graph, node_id, node)
+        yield from _of_node(graph, node_id, node, with_image_size=not samplers)
+
+
+def _in_order(live: Mapping[str, Any]) -> list[str]:
+    """The samplers, each after those whose latents it takes up; else in graph order."""
+    passes = dict.fromkeys(live, 0)
+    for node_id in reversed(topological(live)):
+        before = max((passes[source] for source in sources(live, node_id)), default=0)
+        passes[node_id] = before + is_sampler(live[node_id])
+    return sorted((node_id for node_id in live if is_sampler(live[node_id])), key=passes.__getitem__)
 
 
 def _of_sampler(graph: Mapping[str, Any], owners: Sequence[str]) -> Iterator[Role]:
@@ -156,17 +183,23 @@ def _of_sampler(graph: Mapping[str, Any], owners: Sequence[str]) -> Iterator[Rol
             yield from _literal(graph, owner, name, role)
 
 
-def _of_node(graph: Mapping[str, Any], node_id: str, node: Mapping[str, Any]) -> Iterator[Role]:
-    inputs, class_type = _inputs(node), str(node.get("class_type", ""))
-    if class_type.startswith("Empty"):
+def _of_node(graph: Mapping[str, Any], node_id: str, node: Mapping[str, Any], *, with_image_size: bool) -> Iterator[Role]:
+    class_type = str(node.get("class_type", ""))
+    if class_type.startswith("Empty") and (with_image_size or "Image" not in class_type or "Latent" in class_type):
         yield from _own_sizes(graph, node_id)
     for name in ("fps", "frame_rate"):
         yield from _literal(graph, node_id, name, "fps")
     if class_type.startswith("LoadImage"):
         yield from _literal(graph, node_id, "image", "mask" if "Mask" in class_type else "image")
+    yield from _models(graph, node_id)
+
+
+def _models(graph: Mapping[str, Any], node_id: str) -> Iterator[Role]:
+    inputs = _inputs(graph[node_id])
     for name, value in inputs.items():
         if name in MODEL_INPUTS and isinstance(value, str):
-            yield Role(FOLDER_ROLES[MODEL_INPUTS[name]], node_id, name, value)
+            folder = "clip_vision" if "Vision" in str(graph[node_id].get("class_type")) else MODEL_INPUTS[name]
+            yield Role(FOLDER_ROLES[folder], node_id, name, value)
     if isinstance(inputs.get("lora_name"), str):
         for name in STRENGTHS:
             yield from _literal(graph, node_id, name, "lora_strength")
@@ -182,14 +215,27 @@ def _source(graph: Mapping[str, Any], value: Any) -> str | None:
 
 
 def _literal(graph: Mapping[str, Any], node_id: str, name: str, role: str) -> Iterator[Role]:
-    """The input itself if it is a value, else the value of the primitive that it is linked to."""
+    """The input itself if it is a value, else the value of the primitive that it is linked to, through settled switches."""
     value, seen = _inputs(graph[node_id]).get(name), set[str]()
-    while (source := _source(graph, value)) is not None and source not in seen and str(graph[source].get("class_type")).startswith("Primitive"):
+    is_side = role in ("width", "height")  # LTX's first latents are half of what is set
+    while (source := _source(graph, value)) is not None and source not in seen and (held := _holds(graph[source], scaled=is_side)) is not None:
         seen.add(source)
-        node_id, name = source, "value"
+        node_id, name = source, held
         value = _inputs(graph[node_id]).get(name)
     if value is not None and not isinstance(value, (list, tuple, Mapping)):
         yield Role(role, node_id, name, value)
+
+
+def _holds(node: Mapping[str, Any], *, scaled: bool) -> str | None:
+    """The input whose value a node hands on, as it is or `scaled`; None if it makes something else of it, or there are two."""
+    class_type, inputs = str(node.get("class_type")), _inputs(node)
+    if class_type.startswith("Primitive"):
+        return "value"
+    names: tuple[str, ...] = ("on_true", "on_false") if class_type == "ComfySwitchNode" else ()
+    if class_type == "ComfyMathExpression" and scaled:
+        names = tuple(name for name in inputs if name.startswith("values."))
+    held = [name for name in names if name in inputs]
+    return held[0] if len(held) == 1 else None
 
 
 def _texts(graph: Mapping[str, Any], link: Any, name: str) -> Iterator[Role]:
@@ -201,9 +247,10 @@ def _texts(graph: Mapping[str, Any], link: Any, name: str) -> Iterator[Role]:
             continue
         seen.add(link[0])
         inputs = _inputs(graph[link[0]])
-        own = [text for text in TEXT_INPUTS if isinstance(inputs.get(text), str) and (inputs[text] or not text.startswith("string_"))]
+        wanted = ("negative_prompt",) if name == "negative_prompt" and "negative_prompt" in inputs else TEXT_INPUTS  # some encode both sides
+        own = [text for text in wanted if isinstance(inputs.get(text), str) and (inputs[text] or not text.startswith("string_"))]
         for text in own:
-            yield Role(name, link[0], text, inputs[text])
+            yield Role(name if not inputs[text].rstrip().endswith("<Prompt Start>") else "system_prompt", link[0], text, inputs[text])
         if not own:
             side = "negative" if name == "negative_prompt" else "positive"
             todo += [inputs[side]] if side in inputs else [value for value in reversed(list(inputs.values())) if is_link(value)]
@@ -220,7 +267,9 @@ def _sizes(graph: Mapping[str, Any], link: Any) -> Iterator[Role]:
         own = list(_own_sizes(graph, link[0]))
         yield from own
         if not any(role.name == "width" for role in own):
-            todo += [[source, 0] for source in reversed(list(sources(graph, link[0])))]
+            inputs = _inputs(graph[link[0]])
+            latents = [inputs[name] for name in LATENTS if is_link(inputs.get(name))]
+            todo += latents or [[source, 0] for source in reversed(list(sources(graph, link[0])))]
 
 
 def _own_sizes(graph: Mapping[str, Any], node_id: str) -> Iterator[Role]:

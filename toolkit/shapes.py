@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from toolkit.errors import ToolkitError
+from toolkit.exported import Parameter, Workflow
 from toolkit.jobs import OPEN, Instant, Job, JobStatus, OutputFile
 from toolkit.order import places
 from toolkit.progress import Progress
@@ -47,6 +48,22 @@ def job_json(job: Job, progress: Progress) -> dict[str, Any]:
         "ended_at": _iso(job.ended),
         "timings": asdict(job.timings) if job.timings else None,
     }
+
+
+def workflow_json(workflow: Workflow) -> dict[str, Any]:
+    """A workflow as its catalog's server sees it: the graph to send, what can be set and within which limits, what would be refused."""
+    return {
+        "graph": workflow.api(),
+        "parameters": {name: _parameter_json(parameter) for name, parameter in workflow.parameters.items()},
+        "faults": [{**asdict(fault), "sentence": str(fault)} for fault in workflow.faults],
+        "notes": list(workflow.notes),
+    }
+
+
+def _parameter_json(parameter: Parameter) -> dict[str, Any]:
+    fields = asdict(parameter)
+    del fields["name"]
+    return fields | {"choices": list(parameter.choices) if parameter.choices is not None else None}
 
 
 def file_json(job_id: str, file: OutputFile) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from toolkit.catalog import InputSpec, NodeCatalog
 from toolkit.errors import ExportUnreadable, ParameterMissing, WorkflowInvalid
 from toolkit.exported.convert import to_api
 from toolkit.exported.sources import EXPORT_HINT, Source, api_of, is_ui, read
-from toolkit.graph import Api, is_link, title_of, validate
-from toolkit.roles import find_roles
+from toolkit.graph import Api, Fault, is_link, title_of, validate
+from toolkit.roles import named_roles
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One value of a workflow that can be set: by its role (`seed`) or by its place (`3.seed`); limits are known with a catalog."""
+    """One value of a workflow that can be set: by its role (`seed`) or by its place (`3.seed`), where it is; limits are known with a catalog."""
 
     name: str
     value: Any
@@ -92,8 +92,7 @@ class Workflow:
 
     def with_best(self, catalogs: Iterable[NodeCatalog]) -> Self:
         """The workflow for the server that refuses the least of it; as it is when there is none."""
-        bound = [(self.with_catalog(catalog), catalog) for catalog in catalogs]
-        return min(bound, key=lambda pair: len(validate(pair[0].api(), pair[1])))[0] if bound else self
+        return min((self.with_catalog(catalog) for catalog in catalogs), key=lambda own: len(own.faults), default=self)
 
     @property
     def needs_catalog(self) -> bool:
@@ -122,16 +121,27 @@ class Workflow:
 
     @property
     def parameters(self) -> Mapping[str, Parameter]:
-        """Every literal by its place, and the roles that are unambiguous by their name."""
+        """The roles by their names (`steps`, and `steps_2` of a second pass that differs), then every literal by its place."""
         graph, found = self._known(), dict[str, Parameter]()
         specs = {node_id: self._specs(node) for node_id, node in graph.items()}
-        for role in find_roles(graph):
-            found.setdefault(role.name, _parameter(role.name, graph, specs, role.node_id, role.input))
+        for name, roles in named_roles(graph).items():
+            found[name] = _parameter(name, graph, specs, roles[0].node_id, roles[0].input)
         for node_id, node in graph.items():
             for name, value in node["inputs"].items():
                 if not is_link(value):
                     found[f"{node_id}.{name}"] = _parameter(f"{node_id}.{name}", graph, specs, node_id, name)
         return found
+
+    @property
+    def faults(self) -> Sequence[Fault]:
+        """What the server of its catalog would refuse, all at once.
+
+        Raises:
+            WorkflowInvalid: no catalog is known.
+        """
+        if self._catalog is None:
+            raise WorkflowInvalid("No server's catalog is known to check this workflow against.", hint="`studio.workflow(path)` asks the server for it.")
+        return validate(self._known(), self._catalog)
 
     def _specs(self, node: Mapping[str, Any]) -> dict[str, InputSpec]:
         if self._catalog is None or node["class_type"] not in self._catalog:
@@ -144,13 +154,13 @@ class Workflow:
         Raises:
             ParameterMissing: with the nearest names.
         """
-        graph, known, roles, changes = self.api(), self.parameters, find_roles(self._known()), dict(self._changes)
+        graph, known, roles, changes = self.api(), self.parameters, named_roles(self._known()), dict(self._changes)
         for name, value in parameters.items():
             if name not in known:
                 near = [match[0] for match in fuzzy.extract(name, list(known), limit=3, score_cutoff=60)]
                 hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {', '.join(sorted(key for key in known if '.' not in key))}."
                 raise ParameterMissing(f"The workflow has no parameter '{name}'.", hint=hint, field=name)
-            places = [(role.node_id, role.input) for role in roles if role.name == name] or [(known[name].node_id, known[name].input)]
+            places = [(role.node_id, role.input) for role in roles.get(name, ())] or [(known[name].node_id, known[name].input)]
             for node_id, input_name in places:
                 spec, inputs = self._specs(graph[node_id]).get(input_name), graph[node_id]["inputs"]
                 inputs[input_name] = changes[node_id, input_name] = _as(inputs[input_name], value, name, spec.type if spec else None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
@@ -22,7 +22,7 @@ from toolkit.progress import Range
 from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest, explain, parse_request
 from toolkit.requests import Request as JobRequest
 from toolkit.service.files import file_response
-from toolkit.shapes import job_json, jobs_json
+from toolkit.shapes import job_json, jobs_json, workflow_json
 from toolkit.studio import JobHandle, Studio
 
 
@@ -63,6 +63,21 @@ async def read_body(request: Request) -> dict[str, Any]:
     return parse_object(body)
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _read(model: type[Model], fields: Mapping[str, Any]) -> Model:
+    """A body or query as its model.
+
+    Raises:
+        RequestInvalid: naming the field and what it may be.
+    """
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        raise explain(error, model) from error
+
+
 class WorkflowBody(BaseModel):
     """What POST /api/anime/generate/workflow takes."""
 
@@ -75,6 +90,14 @@ class WorkflowBody(BaseModel):
     strict: bool = False
     timeout_s: float | None = None
     retry_on_lost: bool | None = None
+
+
+class CheckBody(BaseModel):
+    """What POST /api/anime/validate takes."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    workflow: dict[str, Any]
 
 
 class JobsQuery(BaseModel):
@@ -110,10 +133,7 @@ class JobsQuery(BaseModel):
         Raises:
             RequestInvalid: naming the parameter and what it may be.
         """
-        try:
-            return cls(**dict(request.query_params))
-        except ValidationError as error:
-            raise explain(error, cls) from error
+        return _read(cls, dict(request.query_params))
 
 
 class Jobs:
@@ -128,6 +148,7 @@ class Jobs:
         for path, method, request in (("image", self.image, ImageRequest), ("video", self.video, VideoRequest)):
             routes.add_api_route(f"/generate/{path}", method, methods=["POST"], status_code=202, openapi_extra=_body_of(request))
         routes.add_api_route("/generate/workflow", self.workflow, methods=["POST"], status_code=202, openapi_extra=_body_of(WorkflowBody))
+        routes.add_api_route("/validate", self.validate, methods=["POST"], openapi_extra=_body_of(CheckBody))
         routes.add_api_route("/plan", self.plan, methods=["POST"], openapi_extra=_body_of(ImageRequest))
         routes.add_api_route("/jobs", self.jobs, openapi_extra={"parameters": _parameters_of(JobsQuery)})
         routes.add_api_route("/jobs/{job_id}", self.job)
@@ -147,14 +168,15 @@ class Jobs:
 
     def workflow(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> JSONResponse:
         """Run a workflow of your own, API or UI format, with `parameters` set by name."""
-        try:
-            asked = WorkflowBody(**fields)
-        except ValidationError as error:
-            raise explain(error, WorkflowBody) from error
+        asked = _read(WorkflowBody, fields)
         own = self._studio.workflow(asked.workflow)
         changed = own.set(**self._studio._orders.parameters(self._studio._orders.named_pictures(own, asked.parameters)))
         about = asked.model_dump(exclude={"workflow", "parameters"}, exclude_none=True)
         return self._accepted(WorkflowRequest(**about, workflow=changed.api()))
+
+    def validate(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> dict[str, Any]:
+        """What a workflow of yours needs before it runs, nothing sent: its graph, parameters with their limits, everything a server would refuse."""
+        return workflow_json(self._studio.workflow(_read(CheckBody, fields).workflow))
 
     def plan(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> dict[str, Any]:
         """What a request (with its `kind`) would do, nothing sent: faults, duplicates, which family and why."""

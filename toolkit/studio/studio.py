@@ -125,8 +125,7 @@ class Studio:
 
     def workflow(self, source: Workflow | str | PathLike[str] | bytes | Mapping[str, Any]) -> Workflow:
         """A workflow file, or the graph inside a picture or clip, read with what the servers know of its nodes."""
-        own = source if isinstance(source, Workflow) else Workflow.load(source)
-        return own.with_best(self._servers.catalogs()) if own.needs_catalog else own
+        return (source if isinstance(source, Workflow) else Workflow.load(source)).with_best(self._servers.catalogs())
 
     def upload(self, image: Any) -> ImageRef:
         """Keep a picture in this home: a path, bytes, a PIL.Image or an output; requests refer to it.
