@@ -168,7 +168,7 @@ def test_a_list_that_is_too_short_is_filled_with_the_pages_defaults_and_a_note()
 def test_a_list_that_is_too_long_is_noted():
     found = to_api(ui([node(1, "KSampler", *KSAMPLER, 5, None, "")], []), CATALOG)
     assert found.graph["1"]["inputs"]["denoise"] == 1
-    assert found.notes == ("Has more widget values in the file than the server's class has widgets: KSampler (node 1).",)
+    assert found.notes == ("More values in the file than this server's node takes, the rest left out: KSampler (node 1).",)
 
 
 def test_a_list_as_a_value_is_wrapped_so_that_it_is_no_link():

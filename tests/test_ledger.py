@@ -190,6 +190,17 @@ def test_the_latest_jobs_are_found_by_their_place(ledger):
             ledger.latest(place)
 
 
+def test_a_batch_that_nobody_made_is_said_so_with_the_nearest_name(ledger):
+    ledger.accept(new(group_id="g1", group_name="fox looks"))
+    assert ledger.group("fox looks") == ("g1", "fox looks")
+    with pytest.raises(JobUnknown, match="no batch 'fox look'") as unknown:
+        ledger.group("fox look")
+    assert unknown.value.hint == "Did you mean 'fox looks'?"
+    with pytest.raises(JobUnknown) as unknown:
+        ledger.group("a storm at sea")
+    assert unknown.value.hint is None
+
+
 def test_jobs_are_filtered_counted_and_paged_from_the_newest(ledger):
     jobs = [accepted(ledger, str(n), project="fox" if n % 2 else "owl", group_id="g" if n < 3 else None) for n in range(7)]
     (clip,) = ledger.accept(NewJob(VideoRequest(prompt="v", project="fox"), (ENGINE,)))

@@ -178,3 +178,27 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     page.get_by_role("button", name="Cancel", exact=True).focus()
     page.keyboard.press("Enter")
     page.get_by_text("Cancelled. Nothing was kept.").wait_for(timeout=SOON_MS)
+
+
+def test_a_file_becomes_a_form_and_the_form_a_picture(page: Any, studio: Studio, tmp_path: Path) -> None:
+    made = studio.image("a fox in the snow", seed=3, width=128, height=128, steps=4).wait(30)
+    page.get_by_role("tab", name="Workflow").click()
+    page.set_input_files("#workflow-file input[type=file]", made.files[0].path)
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.wait_for(timeout=SOON_MS)
+    assert "a fox in the snow" in prompt.input_value()
+    assert page.get_by_label("Steps").locator("visible=true").input_value() == "4"
+    prompt.fill("a wolf in the rain")
+    page.locator("#workflow-steps input, #workflow-steps textarea").fill("many")
+    page.locator("#workflow-create").click()
+    page.get_by_text("'steps' is a whole number; 'many' is not.").wait_for(timeout=SOON_MS)
+    page.locator("#workflow-steps input, #workflow-steps textarea").fill("5")
+    page.locator("#workflow-create").click()
+    page.locator(".stage.done .frame img").wait_for(timeout=SOON_MS)
+    assert page.get_by_text("'steps' is a whole number").count() == 0
+    job = studio.job().job
+    assert (job.kind, job.prompt, job.recipe["steps"], job.origin) == ("workflow", "a wolf in the rain", 5, "page")
+    (tmp_path / "bad.json").write_text('{"1": {"class_type": "SaveImages", "inputs": {}}}')
+    page.locator("#workflow-file").get_by_label("Clear").click()
+    page.set_input_files("#workflow-file input[type=file]", str(tmp_path / "bad.json"))
+    page.get_by_text("Did you mean SaveImage?").wait_for(timeout=SOON_MS)

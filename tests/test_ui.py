@@ -15,6 +15,7 @@ import fastapi
 import gradio as gr
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from toolkit import ImageRequest, Progress, Range, ServerStatus, Studio, VideoRequest
 from toolkit.errors import RequestInvalid
@@ -23,6 +24,7 @@ from toolkit.ui import build_page, cards, page_options
 from toolkit.ui.form import PRESETS, SIZES, request_of
 from toolkit.ui.live import View
 from toolkit.ui.page import Handlers
+from toolkit.ui.workflow import WorkflowHandlers
 
 EMPTY = {
     "kind": "image", "prompt": "a fox", "negative_prompt": "", "preset": "standard", "size": "preset", "width": "", "height": "", "steps": "", "cfg": "",
@@ -261,6 +263,56 @@ def test_what_a_browser_remembers_wrongly_shows_nothing(studio: Studio, stored: 
     handlers.cancel(stored)
     assert handlers.last_seed(stored) == ""
     assert cards.stage(None) == cards.EMPTY_STAGE
+
+
+# ---- the workflow tab ------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_runs_with_what_the_form_says_otherwise_than_it(studio: Studio, tmp_path: Path) -> None:
+    made = studio.image("a fox", preset="draft", seed=3, width=128, height=128, steps=2).wait(30)
+    handlers = WorkflowHandlers(studio)
+    workflow, said = handlers.read(made.files[0].path)
+    assert (workflow is not None, said) == (True, "")
+    assert workflow is not None
+    form = {name: str(parameter.value) for name, parameter in workflow.parameters.items() if "." not in name}
+    assert {"prompt", "negative_prompt", "seed", "steps", "cfg", "sampler", "scheduler", "width", "height", "model"} <= form.keys()
+    job_id, said = handlers.run(made.files[0].path, {**form, "seed": "", "prompt": "a wolf", "others": "filename_prefix=x\n"})
+    assert (job_id, "filename_prefix" in said) == (None, True)
+    job_id, said = handlers.run(made.files[0].path, {**form, "seed": "", "prompt": "a wolf", "steps": "3", "others": " 1.ckpt_name = standin_sd15.safetensors"})
+    assert (said, job_id is not None) == ("", True)
+    job = studio.job(str(job_id)).wait(30).job
+    assert (job.origin, job.prompt, job.recipe["steps"], job.recipe["width"], job.seed != 3) == ("page", "a wolf", 3, 128, True)
+    assert job.recipe["model"] == "standin_sd15"
+    for wrong, sentence in (({"steps": "many"}, "'steps' is a whole number"), ({"others": "seed"}, "write NAME=VALUE"), ({"model": "nobody"}, "does not have")):
+        job_id, said = handlers.run(made.files[0].path, {**form, **wrong})
+        assert job_id is None
+        assert sentence in said
+
+
+def test_a_picture_of_the_form_is_kept_and_a_path_that_is_typed_is_none(studio: Studio, tmp_path: Path) -> None:
+    path, drawn, private = tmp_path / "w.json", tmp_path / "drawn.png", tmp_path / "private.png"
+    path.write_text(
+        json.dumps(
+            {
+                "1": {"class_type": "LoadImage", "inputs": {"image": "of the file.png"}},
+                "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+            }
+        )
+    )
+    Image.new("RGB", (40, 24), "teal").save(drawn)
+    Image.new("RGB", (8, 8), "red").save(private)
+    before = set(studio.home.glob("inputs/*"))
+    handlers = WorkflowHandlers(studio)
+    workflow, _ = handlers.read(str(path))
+    assert workflow is not None
+    assert "of the file.png" in str([str(fault) for fault in workflow.faults])
+    job_id, said = handlers.run(str(path), {"image": str(drawn), "others": ""})
+    assert said == ""
+    (file,) = studio.job(str(job_id)).wait(30).files
+    assert (file.file.width, file.file.height) == (40, 24)
+    assert handlers.run(str(path), {"image": None, "others": f"1.image={private}"})[0] is None
+    assert len(set(studio.home.glob("inputs/*")) - before) == 1
+    assert handlers.read(str(private))[0] is None
 
 
 # ---- what is served --------------------------------------------------------------------------------------------------------

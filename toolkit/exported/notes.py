@@ -14,7 +14,7 @@ WORDS = {
     "group": "Group nodes of an older page, which must be turned into sub-graphs there",
     "assumed": "Not in the file, so the server's default is used",
     "strange": "Unknown to the server's class, so left out",
-    "spare": "Has more widget values in the file than the server's class has widgets",
+    "spare": "More values in the file than this server's node takes, the rest left out",
     "drawn": "Made by ComfyUI's page while it sends (a 3D view, a webcam, a microphone), so missing here",
     "syntax": "Holds {a|b} or a comment, which ComfyUI's page would resolve before it sends it; sent as it is",
 }

@@ -193,4 +193,5 @@ def _as(old: Any, new: Any, name: str, kind: str | None) -> Any:
             return float(new)
         return int(new) if isinstance(old, int) else new
     except (ValueError, KeyError) as error:
-        raise ParameterMissing(f"'{name}' is a {type(old).__name__}; '{new}' is none.", field=name) from error
+        expected = "true or false" if isinstance(old, bool) else "a number" if isinstance(old, float) or kind == "FLOAT" else "a whole number"
+        raise ParameterMissing(f"'{name}' is {expected}; '{new[:60]}' is not.", field=name) from error

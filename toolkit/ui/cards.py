@@ -90,6 +90,13 @@ def sentence(message: str) -> str:
 # ---- the stage: one job, large ---------------------------------------------------------------------------------------------
 
 
+def remarks(notes: Sequence[str], faults: Sequence[str]) -> str:
+    """What was left out of a file, and what its server would refuse as it stands."""
+    said = "".join(f"<li>{text(fault)}</li>" for fault in faults)
+    refused = f'<p class="note">As the file stands, the server would refuse:</p><ul class="faults">{said}</ul>' if faults else ""
+    return "".join(f'<p class="note">{text(note)}</p>' for note in notes) + refused
+
+
 def stage(view: View | None) -> str:
     """The job a page follows: its line, its preview, its files or what went wrong."""
     if view is None:
@@ -184,7 +191,7 @@ def _caption(job: Job) -> str:
 
 
 def _asked(job: Job) -> str:
-    return str(getattr(job.request, "prompt", "") or "own workflow")
+    return str(getattr(job.request, "prompt", "") or job.prompt or "own workflow")
 
 
 def file_url(file: OutputFile) -> str:

@@ -13,6 +13,7 @@ import gradio as gr
 from toolkit.settings import Settings
 
 STYLE = Path(__file__).with_name("page.css")
+UPLOAD_LIMIT = "32mb"  # a workflow, or a picture or clip that carries one
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Hiragino Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Consolas", "Noto Sans Mono", "monospace")
 MULBERRY = gr.themes.Color(
@@ -75,5 +76,5 @@ def page_options(home: Path | None = None) -> dict[str, Any]:
         "ssr_mode": False,
         "mcp_server": False,
         "enable_monitoring": False,
-        "max_file_size": "1mb",  # nothing is uploaded yet
+        "max_file_size": UPLOAD_LIMIT,
     }

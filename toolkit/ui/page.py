@@ -20,6 +20,7 @@ from toolkit.studio import Studio
 from toolkit.ui import cards
 from toolkit.ui.form import AS_PRESET, OWN_SIZE, PICTURE_SIZES, PRESETS, SIZES, request_of
 from toolkit.ui.live import Live, View, look
+from toolkit.ui.workflow import Press, WorkflowHandlers, workflow_tab
 
 LATEST = 8
 REFRESH_S = 3.0
@@ -102,21 +103,30 @@ def _id(stored: Any) -> str:
 def build_page(studio: Studio) -> gr.Blocks:
     """The page over a studio; mount it with `page_options()`."""
     handlers = Handlers(studio)
-    page: gr.Blocks = gr.Blocks(title="anime-toolkit", analytics_enabled=False, fill_width=True)
+    page: gr.Blocks = gr.Blocks(title="anime-toolkit", analytics_enabled=False, fill_width=True, delete_cache=(3600, 24 * 3600))
     with page:
         shown = gr.BrowserState(None, storage_key="anime-toolkit-job", secret="not-a-secret-only-an-id")
         with gr.Row(elem_id="top"):
             gr.HTML("<h1>anime-toolkit</h1>", apply_default_css=False, min_width=160, elem_id="brand")
             server = gr.HTML("", apply_default_css=False, elem_id="server")
         with gr.Row(elem_id="work", equal_height=False):
-            with gr.Column(scale=5, min_width=320, elem_id="form"):
-                fields, create, refusal, keep = _form()
+            with gr.Column(scale=5, min_width=320, elem_id="form"), gr.Tabs(elem_id="tabs"):
+                with gr.Tab("Create", elem_id="create-tab"):
+                    fields, create, refusal, keep = _form()
+                with gr.Tab("Workflow", elem_id="workflow-tab"):
+                    own = gr.Column()
             with gr.Column(scale=7, min_width=320, elem_id="result"):
                 stage = gr.HTML(cards.EMPTY_STAGE, apply_default_css=False, elem_id="stage")
                 cancel = gr.Button("Cancel", variant="secondary", visible=False, elem_id="cancel")
         latest = gr.HTML("", apply_default_css=False, elem_id="latest", js_on_load=ON_PRESS)
-        _wire_making(handlers, fields, create, refusal, shown, stage, cancel)
+        press = _presses(handlers, shown, stage, cancel)
+        _wire_making(handlers, fields, create, refusal, press)
+        with own:
+            workflow_tab(WorkflowHandlers(studio), press)
+        cancel.click(handlers.cancel, shown, None, **QUIET)
         _wire_rest(page, handlers, fields["seed"], keep, shown, stage, cancel, latest, server)
+    for event in page.fns.values():
+        event.api_visibility = "private"  # gr.render has no word for that
     page.queue(default_concurrency_limit=None)
     return page
 
@@ -185,18 +195,23 @@ def _fields_of_kind(kind: str) -> list[Any]:
     return [gr.update(choices=SIZES.get(kind, PICTURE_SIZES), value=AS_PRESET), gr.update(visible=False), clip, clip]
 
 
-def _wire_making(
-    handlers: Handlers, fields: Mapping[str, Component], create: gr.Button, refusal: gr.HTML, shown: gr.BrowserState, stage: gr.HTML, cancel: gr.Button
-) -> None:
+def _presses(handlers: Handlers, shown: gr.BrowserState, stage: gr.HTML, cancel: gr.Button) -> Press:
+    """How a button is wired to a submit: the job goes onto the stage and is followed there, a refusal stays beside the button."""
+
+    def press(triggers: list[Any], submit: Any, inputs: set[Component], refusal: gr.HTML) -> None:
+        pressed = gr.on(triggers, submit, inputs, [shown, refusal], **QUIET)
+        pressed.then(None, js=TO_STAGE)
+        pressed.then(_follow(handlers), shown, [stage, cancel], trigger_mode="multiple", **QUIET)
+
+    return press
+
+
+def _wire_making(handlers: Handlers, fields: Mapping[str, Component], create: gr.Button, refusal: gr.HTML, press: Press) -> None:
     def submit(values: dict[Component, Any]) -> tuple[Any, str]:
         job_id, said = handlers.create({name: values[field] for name, field in fields.items()})
         return (job_id if job_id else gr.skip()), cards.sentence(said)
 
-    prompt = fields["prompt"]
-    pressed = gr.on([create.click, prompt.submit], submit, set(fields.values()), [shown, refusal], **QUIET)  # type: ignore[attr-defined]
-    pressed.then(None, js=TO_STAGE)
-    pressed.then(_follow(handlers), shown, [stage, cancel], trigger_mode="multiple", **QUIET)
-    cancel.click(handlers.cancel, shown, None, **QUIET)
+    press([create.click, fields["prompt"].submit], submit, set(fields.values()), refusal)  # type: ignore[attr-defined]
 
 
 def _wire_rest(
