@@ -12,7 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.graph import DEPTH_LIMIT, NODE_LIMIT, Fault, Graph, Link, NodeCatalog, ancestors, graph_hash, is_link, offer, title_of, topological, validate
+from toolkit.graph import (
+    DEPTH_LIMIT,
+    NODE_LIMIT,
+    Fault,
+    Graph,
+    Link,
+    NodeCatalog,
+    ancestors,
+    graph_hash,
+    is_link,
+    odd_sizes,
+    offer,
+    title_of,
+    topological,
+    validate,
+)
 
 RECORDINGS = Path(__file__).with_name("recordings")
 NAMES = sorted(path.stem for path in RECORDINGS.glob("*.jsonl"))
@@ -468,3 +483,15 @@ def test_an_input_picture_may_lie_in_a_folder_of_the_server_and_not_outside(name
     catalog = NodeCatalog({"LoadImage": {"input": {"required": {"image": [["b.png"], {"image_upload": True}]}}, "output": ["IMAGE"], "output_node": True}})
     faults = validate({"1": {"class_type": "LoadImage", "inputs": {"image": name}}}, catalog)
     assert [fault.kind for fault in faults] == ([] if passes else ["not_in_list"])
+
+
+def test_sizes_between_the_steps_of_an_input_are_told_and_not_refused():
+    graph = Graph()
+    graph.add("EmptyLatentImage", title="my size", width=641, height=640, batch_size=1)
+    graph.add("EmptyHunyuanLatentVideo", width=656, height=400, length=32, batch_size=1)
+    graph.add("EmptyImage", width=641, height=33, batch_size=1, color=0)
+    assert odd_sizes(graph.api(), CATALOG) == [
+        "my size (node 1): `width` is 641, made for 640 or 648; it may be cut.",
+        "EmptyHunyuanLatentVideo (node 2): `length` is 32, made for 29 or 33; it may be cut.",
+    ]
+    assert not [fault for fault in kinds(graph.api()) if fault[0] == "out_of_range"]

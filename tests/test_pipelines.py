@@ -511,7 +511,8 @@ def test_a_pictures_shape_is_kept_within_the_area(width, height, multiple):
     made = fitted(width, height, 1024 * 1024, multiple)
     assert made[0] % multiple == made[1] % multiple == 0
     assert made[0] * made[1] <= 1.1 * 1024 * 1024
-    assert abs(made[0] / made[1] / (width / height) - 1) < 0.7 * multiple / min(made) + 0.01
+    assert abs(max(made) / min(made) - max(width, height) / min(width, height)) <= multiple / 2 / min(made) + 1e-9
+    assert (made[0] > made[1]) <= (width > height)
 
 
 # ---- the user's own -------------------------------------------------------------------------------------------------------------------

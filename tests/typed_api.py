@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, assert_type
 
 from toolkit import (
+    Batch,
     ImageRequest,
     Job,
     JobHandle,
+    ModelFile,
     OutputFile,
     OutputHandle,
     Parameter,
@@ -76,9 +78,15 @@ def requests() -> None:
     own = Workflow.load("graph.json").set(seed=7, prompt="a girl")
     assert_type(own, Workflow)
     assert_type(own.parameters, Mapping[str, Parameter])
+    assert_type(own.notes, Sequence[str])
+    assert_type([str(fault) for fault in own.faults], list[str])
     WorkflowRequest(workflow=own.api())
     with Studio() as studio:
         assert_type(studio.submit(request, priority="background", reuse=True), JobHandle)
         assert_type(studio.run(own, steps=20), JobHandle)
+        assert_type(studio.workflow("friend.png"), Workflow)
+        assert_type(studio.plan(request).warnings, Sequence[str])
+        assert_type(studio.missing("video"), Sequence[ModelFile])
+        assert_type(studio.keyframes("a girl", 4).animate(1, 3, seconds=2), Batch)
         anything: Any = studio.run({"1": {"class_type": "EmptyImage", "inputs": {}}}).progress
         assert_type(anything, Any)

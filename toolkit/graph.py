@@ -1,7 +1,7 @@
 """The graph ComfyUI runs: built node by node, compared with a server's catalog, hashed. No server needed.
 
 Owns `Graph` (API format: `{node id: {class_type, inputs, _meta}}`) and `validate`, which finds what the server would refuse, and the combo
-values of V3 nodes, which it would only find while running. Knows no model family and no file.
+values of V3 nodes, which it would only find while running. `odd_sizes` tells what it would cut without a word. Knows no model family and no file.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from toolkit.catalog import NodeCatalog as NodeCatalog
 Api: TypeAlias = dict[str, dict[str, Any]]
 DEPTH_LIMIT = 900  # ComfyUI's validator recurses and stops near 1,000 levels (ComfyUI issue 14911)
 NODE_LIMIT = 20_000
+SIZES = {"width", "height", "length"}
 UNHASHED_INPUTS = {"seed", "noise_seed", "filename_prefix"}
 
 
@@ -224,6 +225,21 @@ def _value_faults(node_id: str, title: str, spec: InputSpec, value: Any) -> Iter
             yield Fault("out_of_range", said, node_id, title, spec.name, value)
     elif spec.type not in WIDGET_TYPES and spec.required and value is None:
         yield Fault("missing_input", f"`{spec.name}` is empty; it takes a link to {spec.type}.", node_id, title, spec.name)
+
+
+def odd_sizes(graph: Mapping[str, Any], catalog: NodeCatalog) -> list[str]:
+    """Sizes and lengths between the steps of their input, as sentences: no server refuses one, most nodes cut it, and some models fail on it.
+
+    For a valid graph.
+    """
+    found = []
+    for node_id, node in graph.items():
+        for spec in catalog.inputs_of(node["class_type"], node["inputs"]) if node["class_type"] in catalog else ():
+            value, step, start = node["inputs"].get(spec.name), spec.options.get("step"), int(spec.minimum or 0)
+            if spec.name in SIZES and type(value) is int and type(step) is int and step > 1 and (value - start) % step:
+                lower = value - (value - start) % step
+                found.append(f"{title_of(node_id, node)} (node {node_id}): `{spec.name}` is {value}, made for {lower} or {lower + step}; it may be cut.")
+    return found
 
 
 def _is_elsewhere(spec: InputSpec, value: Any) -> bool:

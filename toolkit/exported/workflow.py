@@ -19,7 +19,7 @@ from toolkit.catalog import InputSpec, NodeCatalog
 from toolkit.errors import ExportUnreadable, ParameterMissing, WorkflowInvalid
 from toolkit.exported.convert import to_api
 from toolkit.exported.sources import EXPORT_HINT, Source, api_of, is_ui, read
-from toolkit.graph import Api, Fault, is_link, title_of, validate
+from toolkit.graph import Api, Fault, is_link, odd_sizes, title_of, validate
 from toolkit.roles import named_roles
 
 
@@ -106,8 +106,9 @@ class Workflow:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What the conversion of a file in UI format left out or guessed, as sentences."""
-        return self._notes
+        """What the conversion of a file in UI format left out or guessed, and the sizes that its nodes may cut, as sentences."""
+        odd = odd_sizes(self._graph, self._catalog) if self._graph is not None and self._catalog is not None else ()
+        return *self._notes, *odd
 
     def _known(self) -> Api:
         if self._graph is None:

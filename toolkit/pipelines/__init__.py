@@ -39,7 +39,7 @@ def build(request: Request, catalog: NodeCatalog, folder: str = "toolkit", wildc
             built = build_video(request, catalog, folder, wildcards)
         case WorkflowRequest():
             refuse(request.workflow, catalog)  # before it is walked for its roles: it may be anything
-            return build_workflow(request, folder)
+            return build_workflow(request, catalog, folder)
         case _:
             raise TypeError(f"no pipeline for {type(request).__name__}")
     refuse(built.graph, catalog)

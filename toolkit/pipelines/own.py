@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from toolkit.graph import NodeCatalog, odd_sizes
 from toolkit.pipelines.built import Built
 from toolkit.requests import Request, WorkflowRequest
 from toolkit.roles import recipe_of
 
 
-def build_workflow(request: WorkflowRequest, folder: str) -> Built:
+def build_workflow(request: WorkflowRequest, catalog: NodeCatalog, folder: str) -> Built:
     """A valid workflow with every `filename_prefix` moved below `folder`, so that no two jobs meet in one name."""
     graph: dict[str, dict[str, Any]] = {}
     for node_id, node in request.workflow.items():
@@ -19,7 +20,7 @@ def build_workflow(request: WorkflowRequest, folder: str) -> Built:
         if isinstance(inputs.get("filename_prefix"), str):
             inputs["filename_prefix"] = f"{folder}/{_last_part(inputs['filename_prefix'])}"
         graph[node_id] = {**node, "inputs": inputs}
-    return Built(graph, recipe_of(graph))
+    return Built(graph, recipe_of(graph), tuple(odd_sizes(graph, catalog)))
 
 
 def as_asked(graph: Mapping[str, Any], request: Request, folder: str) -> dict[str, Any]:

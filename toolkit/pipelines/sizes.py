@@ -48,9 +48,10 @@ def _by_aspect(aspect: str, family: Family) -> tuple[int, int]:
 
 
 def fitted(width: int, height: int, area: int, multiple: int) -> tuple[int, int]:
-    """A picture's shape at no more than this area, in multiples."""
-    scale = min(1.0, math.sqrt(area / (width * height)))
-    return rounded(width * scale, multiple), rounded(height * scale, multiple)
+    """A picture's shape at about this area at most, in multiples: the shorter side is rounded, the longer one follows it."""
+    short = rounded(min(width, height) * min(1.0, math.sqrt(area / (width * height))), multiple)
+    long = rounded(short * max(width, height) / min(width, height), multiple)
+    return (long, short) if width >= height else (short, long)
 
 
 def frames_of(request: VideoRequest, family: Family, default: int, fps: float) -> tuple[int, list[str]]:
