@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from toolkit.errors import HomeUnusable, JobUnknown
 from toolkit.graph import NodeCatalog
-from toolkit.jobs import FINAL, OPEN, Attempt, Instant, Job, JobStatus, NodeTiming, OutputFile, Timings
+from toolkit.jobs import FINAL, OPEN, Attempt, Eta, Instant, Job, JobStatus, NodeTiming, OutputFile, Rating, Timings
 from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, NewJob, Outcome, StaleEpoch, database, live, presence, rows
 from toolkit.ledger.database import Database, lock_holder
 from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest
@@ -256,8 +256,56 @@ def test_a_job_goes_its_way_and_keeps_what_was_learned(ledger):
     (kept,) = ended.files
     assert (kept.name, kept.path, kept.cached, kept.blank, kept.width) == (file.name, str(ledger.projects / file.name), True, False, 64)
     assert ledger.in_flight(ENGINE) == ledger.open_jobs() == []
-    ((_, ((ended_attempt, stages, nodes),)),) = ledger.history_since(0)
-    assert (ended_attempt.status, ended_attempt.run_s, stages["warmth"], nodes[0]["title"]) == ("done", 4.5, "warm", "Paint")
+    ((_, ((ended_attempt, nodes, etas),)),) = ledger.history_since(0)
+    assert (ended_attempt.status, ended_attempt.run_s, nodes[0]["title"], etas) == ("done", 4.5, "Paint", [])
+
+
+def eta(moment: str, target: str = "end", made: float = 100.0, **facts: Any) -> Eta:
+    return Eta(moment, target, made=Instant(made), **{"basis": "history", "expected_s": 4.0, "low_s": 3.0, "high_s": 6.0, "actual_s": 5.0, **facts})
+
+
+def test_predictions_are_kept_with_what_became_of_them(ledger):
+    epoch, job = ledger.take_server(ENGINE), accepted(ledger)
+    made = [eta("accepted", "start", basis="family"), eta("started", made=101.0), eta("p50", made=103.0, basis="this_run", actual_s=None)]
+    attempt, before = sent(ledger, job, epoch), ledger.revision()
+    assert ledger.end(attempt, epoch, Outcome(JobStatus.DONE, etas=[*made, eta("started", expected_s=9.0)]))
+    assert ledger.job(job.id).revision == ledger.revision() == before + 1, "they are one transaction with the end"
+    ((_, ((_, _, kept),)),) = ledger.history_since(0)
+    assert list(kept) == made, "of two of one moment the first stays"
+    assert not ledger.end(attempt, epoch, Outcome(JobStatus.DONE, etas=[eta("p75")]))
+    assert [len(tries[0].etas) for _, tries in ledger.history_since(0)] == [3]
+
+
+def test_predictions_are_found_newest_first_by_server_kind_moment_and_target(ledger):
+    for url in (ENGINE, A):
+        epoch = ledger.take_server(url)
+        for n, (status, actual) in enumerate(
+            [(JobStatus.DONE, 5.0), (JobStatus.DONE, 6.0), (JobStatus.FAILED, 1.0), (JobStatus.DONE, None), (JobStatus.DONE, 7.0)]
+        ):
+            attempt = sent(ledger, accepted(ledger, servers=(url,)), epoch, url)
+            ledger.end(attempt, epoch, Outcome(status, etas=[eta("started", made=100.0 + n, actual_s=actual), eta("accepted", "start", actual_s=0.5)]))
+    assert [found.actual_s for found in ledger.etas(A, "image", "started", "end")] == [7.0, 6.0, 5.0], "not of failed ones, nor unknown ones"
+    assert ledger.etas(A, "image", "started", "end", limit=1) == [eta("started", made=104.0, actual_s=7.0)]
+    assert [found.actual_s for found in ledger.etas(A, "image", "accepted", "start")] == [0.5] * 4
+    for other in [("http://c:8188", "image", "started", "end"), (A, "video", "started", "end"), (A, "image", "p10", "end"), (A, "image", "started", "start")]:
+        assert ledger.etas(*other) == []
+
+
+def test_judgements_are_read_oldest_first(ledger):
+    job, other = accepted(ledger), accepted(ledger)
+    assert ledger.ratings([job.id, other.id]) == []
+    with ledger._database.transaction() as connection:
+        for row in [
+            (job.id, "ann", "reject", None, '["hands"]', "six", 6.0),
+            (job.id, "ann", None, None, "[]", None, 7.0),
+            (job.id, "ben", "keep", 5, "[]", None, 5.0),
+        ]:
+            connection.execute("INSERT INTO ratings (job_id, output, person, verdict, stars, reasons, comment, rated_at) VALUES (?, 1, ?, ?, ?, ?, ?, ?)", row)
+    assert ledger.ratings([job.id, other.id]) == [
+        Rating(job.id, 1, "ben", "keep", 5, (), None, 5.0), Rating(job.id, 1, "ann", "reject", None, ("hands",), "six", 6.0),
+        Rating(job.id, 1, "ann", None, None, (), None, 7.0),
+    ]  # fmt: skip
+    assert ledger.ratings([other.id]) == []
 
 
 def test_a_job_is_claimed_once(ledger):

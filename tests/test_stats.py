@@ -22,7 +22,7 @@ import pytest
 from filelock import FileLock
 
 from toolkit.errors import HomeUnusable, OutputError, QueryInvalid, RequestInvalid
-from toolkit.jobs import Attempt, Instant, Job, JobStatus, NodeTiming, OutputFile, Timings
+from toolkit.jobs import Attempt, Eta, Instant, Job, JobStatus, NodeTiming, OutputFile, Timings
 from toolkit.ledger.store import Claim, Ledger, NewJob, Outcome
 from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest
 from toolkit.stats import Stats, log, tables, workfile
@@ -387,6 +387,24 @@ def test_a_failure_says_where_in_both_tables(ledger: Ledger, stats: Stats) -> No
     assert (found["status"], found["failure_kind"], found["failure_node"], found["message"]) == ("failed", "oom", "KSampler", "Out of memory")
     assert (found["of_job"], found["files"], found["size_bytes"], found["ran"]) == ("oom", 0, 0, None)
     assert found["run_s"] == 3.5  # spent although it failed
+
+
+def test_predictions_are_rows_with_their_error(ledger: Ledger, stats: Stats) -> None:
+    made = Instant(1.7e9)
+    etas = [
+        Eta("accepted", "start", "family", made, 2.0, 1.0, 3.0, 4.0), Eta("started", "end", "history", made, 5.0, 4.0, 6.0, 4.0),
+        Eta("p50", "end", "this_run", made, 5.0, 4.0, 6.0, None), Eta("accepted", "end", "history", made, 0.0, 0.0, 1.0, 0.0),
+    ]  # fmt: skip
+    job = done(ledger, accepted(ledger)[0], etas=etas)
+    found = stats.sql("from etas select job_id, attempt, moment, target, basis, expected_s, actual_s, error, inside order by moment, target").fetchall()
+    assert found == [
+        (job.id, 1, "accepted", "end", "history", 0.0, 0.0, None, True), (job.id, 1, "accepted", "start", "family", 2.0, 4.0, -0.5, False),
+        (job.id, 1, "p50", "end", "this_run", 5.0, None, None, None), (job.id, 1, "started", "end", "history", 5.0, 4.0, 0.25, True),
+    ]  # fmt: skip
+    assert row(stats, "from etas select low_s, high_s, made_at where moment = 'started'") == {"low_s": 4.0, "high_s": 6.0, "made_at": made.utc}
+    again = ledger.accept(NewJob(ImageRequest(prompt="a fox"), [ENGINE], retry_of=job.id))[0]
+    done(ledger, again, etas=etas[:1])
+    assert sorted(stats.sql("from etas select job_id, count(*) group by all").fetchall()) == sorted([(job.id, 4), (again.id, 1)])
 
 
 def test_what_does_not_fit_a_column_is_null_and_stops_nothing(ledger: Ledger, stats: Stats) -> None:

@@ -20,6 +20,7 @@ from toolkit.requests import Request
 
 Priority = Literal["now", "normal", "background"]
 Origin = Literal["notebook", "page", "rest", "cli", "observed"]
+Moment = Literal["accepted", "started", "p10", "p25", "p50", "p75"]
 PRIORITIES: Sequence[Priority] = ("now", "normal", "background")
 
 
@@ -165,6 +166,34 @@ class NodeTiming:
     steps: int | None = None
     first_step_s: float | None = None
     step_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Eta:
+    """A prediction made at one of the fixed moments of an attempt, in seconds from `made`; `actual_s` is None where it never got there."""
+
+    moment: Moment
+    target: Literal["start", "end"]
+    basis: Literal["history", "family", "this_run"]
+    made: Instant
+    expected_s: float
+    low_s: float
+    high_s: float
+    actual_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What a person said of one output; the latest one of each person counts. `rated_at` is unix seconds."""
+
+    job_id: str
+    output: int
+    person: str
+    verdict: str | None
+    stars: int | None
+    reasons: Sequence[str]
+    comment: str | None
+    rated_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolkit.errors import ToolkitError
-from toolkit.jobs import Instant, JobStatus, NodeTiming, OutputFile, Priority, Timings
+from toolkit.jobs import Attempt, Eta, Instant, JobStatus, NodeTiming, OutputFile, Priority, Timings
 from toolkit.requests import Request
 
 
@@ -66,6 +66,15 @@ class Outcome:
     ended: Instant = field(default_factory=Instant.now)
     again: bool = False  # another attempt is due: the job goes back into the line
     reply: Mapping[str, Any] | None = None  # what the server said when it refused, whole
+    etas: Sequence[Eta] = ()  # what was predicted on the way and what became of it: kept in memory till now, since a write each would cost as much as a step
+
+
+class Try(NamedTuple):
+    """An attempt with all that the log tells of it; nodes are as they were written."""
+
+    attempt: Attempt
+    nodes: Sequence[Mapping[str, Any]]
+    etas: Sequence[Eta]
 
 
 @dataclass(frozen=True, slots=True)

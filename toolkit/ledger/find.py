@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from rapidfuzz import process as fuzzy
 
 from toolkit.errors import JobUnknown
 from toolkit.graph import NodeCatalog
-from toolkit.jobs import FINAL, IN_FLIGHT, OPEN, Attempt, Job, JobStatus, OpenJob, OutputFile
+from toolkit.jobs import FINAL, IN_FLIGHT, OPEN, Attempt, Eta, Job, JobStatus, OpenJob, OutputFile, Rating
 from toolkit.ledger import rows
 from toolkit.ledger.database import Database
-from toolkit.ledger.entries import Pause, ServerFacts
+from toolkit.ledger.entries import Pause, ServerFacts, Try
 from toolkit.ledger.origin import HELD_TO
 from toolkit.requests import Request
 
@@ -150,6 +151,13 @@ class Finder:
         query = "SELECT max(run_s) FROM attempts JOIN jobs ON jobs.id = job_id WHERE server_url = ? AND kind = ? AND attempts.status = 'done'"
         return self._database.rows(query, server_url, kind)[0][0]  # type: ignore[no-any-return]
 
+    def etas(self, server_url: str, kind: str, moment: str, target: str, limit: int = 50) -> list[Eta]:
+        """What was predicted at this moment for jobs of this kind that this server then did, newest first; each with what it was."""
+        query = """SELECT etas.* FROM etas JOIN attempts ON attempts.job_id = etas.job_id AND attempts.number = etas.attempt
+            WHERE etas.server_url = ? AND kind = ? AND moment = ? AND target = ? AND actual_s IS NOT NULL AND attempts.status = 'done'
+            ORDER BY made_at DESC LIMIT ?"""
+        return [rows.read_eta(row) for row in self._database.rows(query, server_url, kind, moment, target, limit)]
+
     def witness(self, server_url: str) -> str | None:
         """The prompt that ended last on this server: its history has it unless it restarted."""
         query = "SELECT prompt_id FROM attempts WHERE server_url = ? AND status IN ('done', 'done_partial', 'failed') ORDER BY rowid DESC LIMIT 1"
@@ -182,8 +190,8 @@ class Finder:
 
     # ---- for the log --------------------------------------------------------------------------------------------------
 
-    def history_since(self, revision: int, limit: int = 5000) -> list[tuple[Job, list[tuple[Attempt, dict[str, Any], list[dict[str, Any]]]]]]:
-        """Jobs changed after a revision, oldest change first, each with its attempts, their timings and their nodes.
+    def history_since(self, revision: int, limit: int = 5000) -> list[tuple[Job, list[Try]]]:
+        """Jobs changed after a revision, oldest change first, each with its attempts, their nodes and what was predicted of them.
 
         Fewer than `limit` are all there are; more come where the last revision is one of many jobs, which are never parted.
         """
@@ -191,17 +199,29 @@ class Finder:
         query = f"SELECT id FROM jobs WHERE revision > ? AND revision <= coalesce(({last}), {2**62}) ORDER BY revision"
         found = self._database.rows(query, revision, revision, limit - 1)
         jobs = sorted(self._jobs("jobs.id IN (%s)", [row["id"] for row in found]), key=lambda job: job.revision)
-        tries: dict[str, list[tuple[Attempt, dict[str, Any], list[dict[str, Any]]]]] = {job.id: [] for job in jobs}
-        for chunk in _chunks([job.id for job in jobs]):
-            marks = ", ".join("?" * len(chunk))
-            for row in self._database.rows(f"SELECT * FROM attempts WHERE job_id IN ({marks}) ORDER BY job_id, number", *chunk):
-                tries[row["job_id"]].append((rows.read_attempt(row), json.loads(row["timings"] or "{}"), rows.unpacked(row["nodes"]) or []))
+        tries: dict[str, list[Try]] = {job.id: [] for job in jobs}
+        etas: dict[tuple[str, int], list[Eta]] = {}
+        for row in self._of_jobs("SELECT * FROM etas WHERE job_id IN (%s) ORDER BY job_id, attempt, made_at", list(tries)):
+            etas.setdefault((row["job_id"], row["attempt"]), []).append(rows.read_eta(row))
+        for row in self._of_jobs("SELECT * FROM attempts WHERE job_id IN (%s) ORDER BY job_id, number", list(tries)):
+            made = etas.get((row["job_id"], row["number"]), [])
+            tries[row["job_id"]].append(Try(rows.read_attempt(row), rows.unpacked(row["nodes"]) or [], made))
         return [(job, tries[job.id]) for job in jobs]
+
+    def ratings(self, job_ids: Sequence[str]) -> list[Rating]:
+        """Every judgement of the outputs of these jobs, oldest first."""
+        query = "SELECT * FROM ratings WHERE job_id IN (%s) ORDER BY job_id, rated_at, rowid"
+        return [rows.read_rating(row) for row in self._of_jobs(query, job_ids)]
 
     def environments(self) -> list[dict[str, Any]]:
         """Every server configuration ever seen, with its period."""
         found = self._database.rows("SELECT * FROM environments ORDER BY first_seen_at")
         return [{**dict(row), "facts": json.loads(row["facts"])} for row in found]
+
+    def _of_jobs(self, query: str, ids: Sequence[str]) -> Iterator[sqlite3.Row]:
+        """The rows of a query with `IN (%s)`, in pieces that SQLite takes."""
+        for chunk in _chunks(ids):
+            yield from self._database.rows(query % ", ".join("?" * len(chunk)), *chunk)
 
     def _jobs(self, where: str, ids: Sequence[str]) -> list[Job]:
         jobs: list[Job] = []

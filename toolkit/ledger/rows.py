@@ -13,7 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from toolkit.jobs import PRIORITIES, Attempt, Instant, Job, NodeTiming, OpenJob, OutputFile, Timings
+from toolkit.jobs import PRIORITIES, Attempt, Eta, Instant, Job, NodeTiming, OpenJob, OutputFile, Rating, Timings
 from toolkit.requests import parse_request
 
 SCHEMA = """
@@ -58,7 +58,19 @@ ALTER TABLE servers ADD COLUMN paused_note TEXT;
 ALTER TABLE servers ADD COLUMN free_asked INTEGER NOT NULL DEFAULT 0
 """
 
-MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES)  # never change one that was released: append
+ETAS_AND_RATINGS = """
+CREATE TABLE etas (
+  job_id TEXT NOT NULL REFERENCES jobs(id), attempt INTEGER NOT NULL, moment TEXT NOT NULL, target TEXT NOT NULL, basis TEXT NOT NULL,
+  server_url TEXT NOT NULL, kind TEXT NOT NULL, made_at REAL NOT NULL, made TEXT NOT NULL, expected_s REAL NOT NULL, low_s REAL NOT NULL,
+  high_s REAL NOT NULL, actual_s REAL, PRIMARY KEY (job_id, attempt, moment, target)) WITHOUT ROWID;
+CREATE INDEX etas_known ON etas(server_url, kind, moment, target, made_at) WHERE actual_s IS NOT NULL;
+CREATE TABLE ratings (
+  job_id TEXT NOT NULL REFERENCES jobs(id), output INTEGER NOT NULL, person TEXT NOT NULL, verdict TEXT, stars INTEGER,
+  reasons TEXT NOT NULL DEFAULT '[]', comment TEXT, rated_at REAL NOT NULL);
+CREATE INDEX ratings_job ON ratings(job_id)
+"""
+
+MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS)  # never change one that was released: append
 
 FILE_COLUMNS = tuple(f.name for f in fields(OutputFile) if f.name != "path")
 JOB_QUERY = """
@@ -188,6 +200,24 @@ def read_file(row: sqlite3.Row, projects: Path) -> OutputFile:
 def file_values(job_id: str, file: OutputFile) -> Mapping[str, Any]:
     """The row of a file."""
     return {"job_id": job_id, **{name: value for name, value in asdict(file).items() if name != "path"}}
+
+
+def eta_values(eta: Eta) -> Mapping[str, Any]:
+    """The columns of a prediction that are its own."""
+    own = {name: getattr(eta, name) for name in ("moment", "target", "basis", "expected_s", "low_s", "high_s", "actual_s")}
+    return {**own, "made_at": eta.made.wall, "made": instant_text(eta.made)}
+
+
+def read_eta(row: sqlite3.Row) -> Eta:
+    """An Eta; whose it is stays in the row."""
+    made = _present(read_instant(row["made"]))
+    return Eta(row["moment"], row["target"], row["basis"], made, row["expected_s"], row["low_s"], row["high_s"], row["actual_s"])
+
+
+def read_rating(row: sqlite3.Row) -> Rating:
+    """A Rating."""
+    reasons = tuple(json.loads(row["reasons"]))
+    return Rating(row["job_id"], row["output"], row["person"], row["verdict"], row["stars"], reasons, row["comment"], row["rated_at"])
 
 
 def node_rows(nodes: list[NodeTiming]) -> bytes:

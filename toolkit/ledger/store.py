@@ -12,14 +12,14 @@ import shutil
 import sqlite3
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import HomeUnusable
 from toolkit.graph import NodeCatalog
-from toolkit.jobs import FINAL, OPEN, PRIORITIES, Attempt, Instant, Job, JobStatus, may_move
+from toolkit.jobs import FINAL, OPEN, PRIORITIES, Attempt, Eta, Instant, Job, JobStatus, may_move
 from toolkit.ledger import presence, rows
 from toolkit.ledger.backup import Backup, Tell, back_up
 from toolkit.ledger.database import Database
@@ -114,6 +114,7 @@ class Ledger(Finder):
             _update(connection, "attempts", "job_id = ? AND number = ?", (attempt.job_id, attempt.number), facts)
             for file in outcome.files:
                 _insert(connection, "files", rows.file_values(attempt.job_id, file))
+            _insert_etas(connection, attempt, outcome.etas)
             job = connection.execute("SELECT warnings, cancel_asked FROM jobs WHERE id = ?", (attempt.job_id,)).fetchone()
             known = json.loads(job["warnings"])
             warnings = json.dumps(known + [text for text in outcome.warnings if text not in known])
@@ -258,9 +259,18 @@ def _insert_job(connection: sqlite3.Connection, job: NewJob, revision: int, dige
     return job.id
 
 
-def _insert(connection: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> None:
+def _insert_etas(connection: sqlite3.Connection, attempt: Attempt, etas: Sequence[Eta]) -> None:
+    """A moment is predicted once: of two the first stays."""
+    if etas:
+        (kind,) = connection.execute("SELECT kind FROM jobs WHERE id = ?", (attempt.job_id,)).fetchone()
+        whose = {"job_id": attempt.job_id, "attempt": attempt.number, "server_url": attempt.server_url, "kind": kind}
+        for eta in etas:
+            _insert(connection, "etas", {**whose, **rows.eta_values(eta)}, "OR IGNORE")
+
+
+def _insert(connection: sqlite3.Connection, table: str, values: Mapping[str, Any], conflict: str = "") -> None:
     marks = ", ".join("?" * len(values))
-    connection.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
+    connection.execute(f"INSERT {conflict} INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
 
 
 def _update(connection: sqlite3.Connection, table: str, where: str, key: tuple[Any, ...], values: Mapping[str, Any]) -> None:

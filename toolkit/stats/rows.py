@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from toolkit.jobs import Attempt, Instant, Job, OutputFile
+from toolkit.jobs import Attempt, Eta, Instant, Job, OutputFile
+from toolkit.ledger.entries import Try
 from toolkit.stats.tables import TABLES
 
-Tries = Sequence[tuple[Attempt, Mapping[str, Any], Sequence[Mapping[str, Any]]]]
+Tries = Sequence[Try]
 Rows = dict[str, list[list[Any]]]
 
 RECIPE = (
@@ -30,12 +31,13 @@ TIMES = (
 
 
 def history_rows(history: Iterable[tuple[Job, Tries]]) -> Rows:
-    """The rows of jobs, attempts, nodes and outputs, each in the order of its table's columns."""
-    rows: Rows = {"jobs": [], "attempts": [], "nodes": [], "outputs": []}
+    """The rows of jobs, attempts, nodes, outputs and etas, each in the order of its table's columns."""
+    rows: Rows = {"jobs": [], "attempts": [], "nodes": [], "outputs": [], "etas": []}
     for job, tries in history:
         rows["jobs"].append(_shaped("jobs", _job(job, tries)))
         rows["attempts"] += [_shaped("attempts", _attempt(attempt)) for attempt, _, _ in tries]
-        rows["nodes"] += [_shaped("nodes", _node(attempt, node)) for attempt, _, nodes in tries for node in nodes]
+        rows["nodes"] += [_shaped("nodes", _node(attempt, node)) for attempt, nodes, _ in tries for node in nodes]
+        rows["etas"] += [_shaped("etas", _eta(attempt, eta)) for attempt, _, etas in tries for eta in etas]
         rows["outputs"] += [_shaped("outputs", _output(job, file)) for file in job.files]
     return rows
 
@@ -46,7 +48,7 @@ def server_rows(environments: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
 
 
 def _job(job: Job, tries: Tries) -> dict[str, Any]:
-    attempt = tries[-1][0] if tries else None
+    attempt = tries[-1].attempt if tries else None
     return {
         "job_id": job.id,
         "group_id": job.group_id,
@@ -134,6 +136,18 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 def _node(attempt: Attempt, node: Mapping[str, Any]) -> dict[str, Any]:
     return {**node, "job_id": attempt.job_id, "attempt": attempt.number, "class": node.get("class_type")}
+
+
+def _eta(attempt: Attempt, eta: Eta) -> dict[str, Any]:
+    actual = eta.actual_s
+    return {
+        "job_id": attempt.job_id,
+        "attempt": attempt.number,
+        **{name: getattr(eta, name) for name in ("moment", "target", "basis", "expected_s", "low_s", "high_s", "actual_s")},
+        "made_at": eta.made,
+        "error": eta.expected_s / actual - 1 if actual else None,
+        "inside": None if actual is None else eta.low_s <= actual <= eta.high_s,
+    }
 
 
 def _output(job: Job, file: OutputFile) -> dict[str, Any]:
