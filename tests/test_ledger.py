@@ -555,6 +555,20 @@ def test_a_server_that_only_has_a_feeder_has_no_facts_yet(ledger):
     assert ledger.catalog(A) is None
 
 
+def test_past_runs_are_those_that_ended_well_and_were_watched_oldest_first(ledger):
+    epoch = ledger.take_server(ENGINE)
+    node = NodeTiming("3", "KSampler", "KSampler", "sample", elapsed_s=1.0)
+    for number, (status, nodes) in enumerate([("done", [node]), ("failed", [node]), ("done", []), ("done", [node])]):
+        job = accepted(ledger, f"fox {number}")
+        attempt = ledger.sending(Claim(job.id, ENGINE, epoch, {"3": {"class_type": "KSampler", "inputs": {"steps": number}}}))
+        ledger.end(attempt, epoch, Outcome(JobStatus(status), nodes=nodes, timings=Timings(fetch_s=0.5) if number else None))
+    first, last = ledger.past_runs(ENGINE, 10)
+    assert (first.kind, first.graph["3"]["inputs"]["steps"], first.nodes, first.fetch_s) == ("image", 0, [node], None)
+    assert (last.graph["3"]["inputs"]["steps"], last.fetch_s) == (3, 0.5)
+    assert ledger.past_runs(ENGINE, 1) == [last]
+    assert ledger.past_runs(A, 10) == []
+
+
 def test_the_witness_is_the_last_prompt_whose_history_the_server_must_have(ledger):
     assert ledger.witness(ENGINE) is None
     epoch, jobs = ledger.take_server(ENGINE), [accepted(ledger, str(n)) for n in range(4)]

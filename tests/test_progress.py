@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from toolkit.progress import BEFORE_THE_END, Progress, ProgressTracker, Range
+from toolkit.progress import BEFORE_THE_END, ENOUGH_RATIOS, Progress, ProgressTracker, Range, calibrated
 from toolkit.protocol import (
     Ended,
     Event,
@@ -29,6 +29,7 @@ from toolkit.protocol import (
     parse_history,
     parse_message,
 )
+from toolkit.times import NodeTime
 
 RECORDINGS = Path(__file__).with_name("recordings")
 relaxed = settings(deadline=None, max_examples=60)  # a busy machine is no fault
@@ -410,3 +411,93 @@ ranges = st.none() | st.builds(Range, st.floats(0, 9), st.floats(0, 9), st.float
 )  # fmt: skip
 def test_progress_comes_back_equal_from_the_live_board(progress):
     assert Progress.load(progress.dump()) == progress
+
+
+# ---- with learned times -----------------------------------------------------------------------------------------------------------------
+
+LEARNED = {
+    node: NodeTime(first, step, 9)
+    for node, first, step in (("4", 6.0, 0.0), ("5", 0.0, 0.0), ("3", 1.0, 0.5), ("8", 2.0, 0.0), ("9", 0.5, 0.0), ("2", 0.1, 0.0))
+}
+
+
+def expecting(cached=()):
+    return ProgressTracker(GRAPH, forecast=lambda cached: {node: time for node, time in LEARNED.items() if node not in cached}, cached=cached, after_s=0.25)
+
+
+def a_steady_run(tracker, *, pace=1.0, cached=()):
+    """The progress every tenth of a second of a run that takes what was learned, times `pace`."""
+    events, at = [(0.0, ExecutionStart("p")), (0.0, ExecutionCached("p", tuple(cached)))], 0.0
+    for node_id in ("4", "5", "3", "8", "9", "2"):
+        if node_id in cached or node_id not in GRAPH:
+            continue
+        events.append((at, Executing(node_id, "p")))
+        steps = int(GRAPH[node_id]["inputs"].get("steps", 0))
+        if steps:
+            for step in range(1, steps + 1):
+                at += pace * (LEARNED[node_id].first_s if step == 1 else LEARNED[node_id].step_s)
+                events.append((at, NodeProgress("p", node_id, float(step), float(steps))))
+        else:
+            at += pace * LEARNED[node_id].first_s
+    shown, clock = [], 0.0
+    while clock < at:
+        while events and events[0][0] <= clock + 1e-9:
+            tracker.apply(events[0][1], events.pop(0)[0])
+        shown.append((clock, tracker.shown_at(clock)))
+        clock += 0.1
+    return at, shown
+
+
+@pytest.mark.parametrize("cached", [(), ("4",)])
+@pytest.mark.parametrize("pace", [0.7, 1.0, 1.5])
+def test_where_times_are_known_the_bar_moves_evenly_in_seconds(cached, pace):
+    took, shown = a_steady_run(expecting(cached), pace=pace, cached=cached)
+    deviations = [abs(progress.fraction - at / took) for at, progress in shown]
+    assert sum(deviations) / len(deviations) < (0.01 if pace == 1.0 else 0.12)
+    assert all(earlier.fraction <= later.fraction for (_, earlier), (_, later) in pairwise(shown))
+
+
+def test_where_times_are_known_the_end_is_known_from_the_start_and_follows_the_run():
+    took, shown = a_steady_run(expecting())
+    for at, progress in shown:
+        assert progress.ends_in.expected_s == pytest.approx(took - at + 0.25, abs=0.06)
+        assert progress.ends_in.basis == "history"
+    took, shown = a_steady_run(expecting(), pace=2.0)
+    early, late = (abs(progress.ends_in.expected_s - (took - at)) / took for at, progress in (shown[1], shown[int(len(shown) * 0.7)]))
+    assert late < 0.1 < early
+
+
+def test_what_was_taken_for_cached_and_runs_is_counted_again():
+    tracker = expecting(("4",))
+    tracker.apply(ExecutionStart("p"), 0.0)
+    before = tracker.apply(Executing("3", "p"), 0.0).ends_in.expected_s
+    assert tracker.apply(ExecutionCached("p", ()), 0.0).ends_in.expected_s == pytest.approx(before + 6.0, abs=0.01)
+
+
+def test_what_is_said_at_the_fixed_moments_is_kept_once():
+    tracker = expecting()
+    took, _ = a_steady_run(tracker)
+    assert [made.moment for made in tracker.predictions] == ["started", "p10", "p25", "p50", "p75"]
+    for made in tracker.predictions:
+        assert made.said.expected_s == pytest.approx(took - made.at + 0.25, abs=0.1)
+
+
+def test_few_runs_of_a_recipe_are_told_as_its_familys():
+    tracker = ProgressTracker(GRAPH, forecast=lambda cached: {node: NodeTime(time.first_s, time.step_s, 1) for node, time in LEARNED.items()})
+    tracker.apply(ExecutionStart("p"), 0.0)
+    assert tracker.shown_at(0.0).ends_in.basis == "family"
+
+
+def test_a_range_is_as_wide_as_past_predictions_were_wrong():
+    ratios = [1.0 + 0.02 * number for number in range(-10, 11)]
+    said = calibrated(10.0, "history", ratios)
+    assert (said.low_s, said.expected_s, said.high_s) == (pytest.approx(8.24), 10.0, pytest.approx(11.76))
+    assert calibrated(10.0, "history", [5.0] * 3) == calibrated(10.0, "history")  # too few to tell
+    assert calibrated(10.0, "family").high_s > calibrated(10.0, "history").high_s
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.floats(0.5, 2.0), min_size=ENOUGH_RATIOS, max_size=50), st.floats(0.01, 1e4))
+def test_a_range_holds_what_is_expected(ratios, seconds):
+    said = calibrated(seconds, "history", ratios)
+    assert said.low_s <= said.expected_s <= said.high_s

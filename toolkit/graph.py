@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -93,19 +93,27 @@ def ancestors(graph: Mapping[str, Any], targets: Iterable[str]) -> set[str]:
     return seen
 
 
-def graph_hash(graph: Mapping[str, Any]) -> str:
-    """Equal for equal recipes: seeds, file prefixes, titles and node ids do not count; sha256, 16 hex digits."""
-    digests: dict[str, str] = {}
+def digests(graph: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, str]:
+    """A digest a node of everything upstream of it, its own inputs included; inputs named in `without`, titles and node ids do not count.
+
+    Equal digests with nothing left out are what a server takes from its cache (ComfyUI comfy_execution/caching.py).
+    """
+    found: dict[str, str] = {}
     for node_id in reversed(topological(graph)):  # sources first; within a cycle some are not known yet
         node = graph[node_id]
         shape = {
-            name: ["link", digests.get(value[0], "cycle"), value[1]] if is_link(value) and value[0] in graph else value
+            name: ["link", found.get(value[0], "cycle"), value[1]] if is_link(value) and value[0] in graph else value
             for name, value in node.get("inputs", {}).items()
-            if name not in UNHASHED_INPUTS
+            if name not in without
         }
         text = json.dumps([node.get("class_type"), shape], sort_keys=True, default=str)
-        digests[node_id] = hashlib.sha256(text.encode()).hexdigest()
-    return hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()[:16]
+        found[node_id] = hashlib.sha256(text.encode()).hexdigest()
+    return found
+
+
+def graph_hash(graph: Mapping[str, Any], without: Collection[str] = UNHASHED_INPUTS) -> str:
+    """Equal for equal recipes: seeds, file prefixes, titles and node ids do not count; sha256, 16 hex digits."""
+    return hashlib.sha256("".join(sorted(digests(graph, without).values())).encode()).hexdigest()[:16]
 
 
 def topological(graph: Mapping[str, Any]) -> list[str]:

@@ -1,23 +1,38 @@
 """How far a job is: one frozen `Progress` from the events of its prompt.
 
-Owns the rules of a true bar: whole-graph, cached nodes counted, never falling, 1.0 only when the job has ended with its files. Owns the
-times of nodes and steps too, since they come from the same events. Knows no clock and no socket: each event arrives with its instant.
+Owns the rules of a true bar: whole-graph, even in seconds where the times of its nodes were learned, never falling, 1.0 only when the job has
+ended with its files; and what is left, as a range. Owns the times of nodes and steps too, since they come from the same events. Knows no clock
+and no socket: each event arrives with its instant.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from toolkit.graph import ancestors, title_of
-from toolkit.jobs import NodeTiming, Timings
+from toolkit.jobs import Moment, NodeTiming, Timings
+from toolkit.observed import ObservedNode, step_s_of, timing_of, timings_of
 from toolkit.protocol import Ended, Event, Executing, ExecutionCached, ExecutionStart, NodeProgress, ProgressState
-from toolkit.roles import STAGES, is_sampler, model_of, stage_of, steps_of
+from toolkit.roles import is_sampler, steps_at
+from toolkit.times import NodeTime, expected_s
 
 BEFORE_THE_END = 0.995  # the bar waits here while files are fetched and checked
+BEFORE_A_NODES_END = 0.95  # and here while a node takes longer than it should
+MOMENTS: Mapping[Moment, float] = {"started": 0.0, "p10": 0.1, "p25": 0.25, "p50": 0.5, "p75": 0.75}
+"""The fractions at which predictions are logged."""
+DEFAULT_STEPS = 20
+OWN_RUNS = 3  # of exactly this recipe, before its times count as history
+OWN_STEPS = 2.0  # what was learned of a step weighs as much as this many steps of this run
+OWN_SHARE = 0.2  # and of a whole run as much as this share of it
+SPREADS = {"history": (0.85, 1.25), "family": (0.6, 1.8), "this_run": (0.85, 1.3)}  # until past predictions of the kind tell
+ENOUGH_RATIOS = 9
+
+Forecast = Callable[[Collection[str]], Mapping[str, NodeTime | None]]
+"""What the nodes of a graph will take that are not among the cached ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,34 +87,67 @@ class Progress:
         return cls(**{**fields, **{name: Range(**fields[name]) for name in ("starts_in", "ends_in") if fields[name]}})
 
 
-@dataclass(slots=True)
-class _Node:
-    """What the events have said of one node so far."""
+def calibrated(seconds: float, basis: Literal["history", "family", "this_run"], ratios: Sequence[float] = ()) -> Range:
+    """The range around a prediction: by how past ones of its kind turned out (`actual / expected`), else by rule.
 
-    weight: float
-    share: float = 0.0
-    cached: bool = False
-    started_at: float | None = None
-    ended_at: float | None = None
-    value: float = 0.0
-    maximum: float = 0.0
-    steps_at: list[float] = field(default_factory=list)
+    The k-th of n sorted ratios bounds k / (n + 1) of the cases to come (split conformal prediction).
+    """
+    low, high = SPREADS[basis]
+    if len(ratios) >= ENOUGH_RATIOS:
+        tenths = statistics.quantiles(ratios, n=10)
+        low, high = tenths[0], tenths[-1]
+    return Range(min(low, 1.0) * seconds, seconds, max(high, 1.0) * seconds + (1.0 if basis == "this_run" else 0.0), basis)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What was said of a run's end at one of the fixed moments; `at` on the tracker's clock."""
+
+    moment: Moment
+    at: float
+    said: Range
 
 
 class ProgressTracker:
     """Turns the events of one prompt into progress and, at the end, into timings."""
 
-    def __init__(self, graph: Mapping[str, Any], outputs: set[str] | None = None) -> None:
-        """Watch the part of `graph` that runs: what is upstream of `outputs`, or all of it."""
+    def __init__(
+        self, graph: Mapping[str, Any], outputs: set[str] | None = None, forecast: Forecast | None = None,
+        ratios: Mapping[Moment, Sequence[float]] | None = None, cached: Collection[str] = (), after_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Watch the part of `graph` that runs: what is upstream of `outputs`, or all of it.
+
+        Args:
+            graph: in API format.
+            outputs: the nodes that are asked for.
+            forecast: what its nodes will take, as learned.
+            ratios: how past predictions turned out, `actual / expected` by moment.
+            cached: what the server is expected to take from its cache.
+            after_s: what fetching its files will take, in seconds.
+        """
         part = ancestors(graph, outputs) if outputs else set(graph)
         self._graph = {node_id: node for node_id, node in graph.items() if node_id in part}
-        self._nodes = {node_id: _Node(_weight(node)) for node_id, node in self._graph.items()}
-        self._total = sum(node.weight for node in self._nodes.values()) or 1.0
+        self._nodes = {node_id: ObservedNode(steps_at(graph, node_id) if is_sampler(node) else None) for node_id, node in self._graph.items()}
+        self._forecast, self._ratios, self._after_s = forecast, ratios or {}, after_s
         self._current: str | None = None
+        self._knows_times = False
+        self._weigh(cached)
         self.progress = Progress()
+        self.predictions: list[Prediction] = []
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.last_event_at: float | None = None
+
+    def _weigh(self, cached: Collection[str]) -> None:
+        """Give each node its weight: seconds where the samplers' times are known, else steps; what is cached weighs nothing."""
+        times = self._forecast(cached) if self._forecast is not None else {}
+        times = {node_id: times.get(node_id) for node_id in self._nodes if node_id not in cached}
+        self._knows_times = expected_s(self._graph, times) is not None
+        for node_id, node in self._nodes.items():
+            node.time = times.get(node_id)
+            by_count = float(max((node.steps or DEFAULT_STEPS), 2)) if is_sampler(self._graph[node_id]) else 1.0
+            by_time = node.time.total_s(node.steps) if node.time is not None else 0.0
+            node.weight = 0.0 if node_id in cached else by_time if self._knows_times else by_count
 
     def apply(self, event: Event, at: float) -> Progress:
         """The progress after an event that belongs to this prompt; `at` is in seconds on one monotonic clock."""
@@ -110,6 +158,7 @@ class ProgressTracker:
             case ExecutionCached(nodes=nodes):
                 for node_id in nodes:
                     self.reuse(node_id)
+                self._weigh([node_id for node_id, node in self._nodes.items() if node.cached])
             case Executing(node=node_id):
                 self._enter(node_id, at)
             case NodeProgress(node=node_id, value=value, maximum=maximum):
@@ -185,11 +234,10 @@ class ProgressTracker:
 
     def shown_at(self, at: float) -> Progress:
         """The same progress with the clock moved on: elapsed grows, the ETA shrinks."""
-        reached = sum(node.weight * node.share for node in self._nodes.values()) / self._total
-        fraction = max(self.progress.fraction, min(BEFORE_THE_END, reached))
+        now = at if self.ended_at is None else self.ended_at
+        fraction = max(self.progress.fraction, min(BEFORE_THE_END, self._reached(now)))
         node = self._nodes.get(self._current or "")
         stepping = node is not None and node.maximum > 0
-        now = at if self.ended_at is None else self.ended_at
         elapsed = now - self.started_at if self.started_at is not None else 0.0
         self.progress = replace(
             self.progress,
@@ -197,98 +245,115 @@ class ProgressTracker:
             node=title_of(self._current, self._graph[self._current]) if self._current else self.progress.node,
             step=int(node.value) if node and stepping else None,
             steps=int(node.maximum) if node and stepping else None,
-            step_s=_step_s(node) if node and stepping else self.progress.step_s,
+            step_s=step_s_of(node) if node and stepping else self.progress.step_s,
             elapsed_s=max(elapsed, 0.0),
-            ends_in=self._eta(at),
+            ends_in=self._eta(at, fraction),
         )
+        self._note(at)
         return self.progress
 
-    def _eta(self, at: float) -> Range | None:
-        """Seconds left from this run alone: known from the second step on (design: a first run has no history)."""
+    def _reached(self, at: float) -> float:
+        total = sum(node.weight for node in self._nodes.values())
+        if total <= 0.0:  # nothing left to do but what was cached
+            return min((node.share for node in self._nodes.values()), default=1.0)
+        return sum(node.weight * self._share(node, at) for node in self._nodes.values()) / total
+
+    def _share(self, node: ObservedNode, at: float) -> float:
+        """How much of a node is done; between events the clock moves it, where its time is known."""
+        if node.share >= 1.0 or node.started_at is None or node.time is None or not self._knows_times:
+            return node.share
+        done, unit, since = _stepped(node)
+        total = node.time.total_s(int(node.maximum) or node.steps)
+        moved = min(at - since, unit * BEFORE_A_NODES_END) if node.ended_at is None else 0.0
+        return max(node.share if not node.maximum else 0.0, min((done + max(moved, 0.0)) / total, 1.0)) if total > 0 else node.share
+
+    def _note(self, at: float) -> None:
+        """Keep what is said at a fixed moment, once."""
+        due = [moment for moment, fraction in MOMENTS.items() if self.progress.fraction >= fraction]
+        if self._current is None or self.progress.ends_in is None or any(made.moment == due[-1] for made in self.predictions):
+            return
+        self.predictions.append(Prediction(due[-1], at, self.progress.ends_in))
+
+    def _eta(self, at: float, fraction: float) -> Range | None:
+        """Seconds left: by what was learned, corrected by this run; else by this run alone, from its second step on."""
         if self.ended_at is not None:
-            return Range(0.0, 0.0, 1.0)
+            return Range(0.0, self._after_s, 2 * self._after_s + 1.0)
         if self.started_at is None:
             return None
+        if not self._knows_times:
+            left = self._left_by_this_run(at)
+            return None if left is None else calibrated(left, "this_run")
+        runs = max((node.time.runs for node in self._nodes.values() if node.time is not None and node.weight > 0), default=0)
+        basis: Literal["history", "family"] = "history" if runs >= OWN_RUNS else "family"
+        moment = [moment for moment, reached in MOMENTS.items() if fraction >= reached][-1]
+        return calibrated(self._left(at), basis, self._ratios.get(moment, ()) if basis == "history" else ())
+
+    def _left(self, at: float) -> float:
+        """Seconds left of what was learned, at this run's own pace."""
+        pace, left = self._pace(), self._after_s
+        for node in self._nodes.values():
+            if node.share >= 1.0 or node.time is None or node.ended_at is not None:
+                continue
+            if node.started_at is None:
+                left += node.time.total_s(node.steps) * pace
+                continue
+            _, unit, since = _stepped(node)
+            steps = int(node.maximum) or node.steps or 1
+            step_s = self._own_step_s(node) if len(node.steps_at) > 1 else node.time.step_s * pace
+            unit = step_s if node.value else node.time.first_s * pace
+            left += max(unit - (at - since), 0.0) + max(steps - node.value - 1, 0) * step_s
+        return left
+
+    def _own_step_s(self, node: ObservedNode) -> float:
+        """A step of this run, drawn towards what was learned while there are few."""
+        gaps, learned = len(node.steps_at) - 1, node.time.step_s if node.time is not None else 0.0
+        return (node.steps_at[-1] - node.steps_at[0] + OWN_STEPS * learned) / (gaps + OWN_STEPS)
+
+    def _pace(self) -> float:
+        """How long this run takes for what it has done, beside what was learned."""
+        took = learned = 0.0
+        for node in self._nodes.values():
+            if node.time is None or node.started_at is None or node.cached:
+                continue
+            done, _, since = _stepped(node)
+            ended = node.ended_at is not None
+            learned += node.time.total_s(int(node.maximum) or node.steps) if ended else done
+            took += (node.ended_at or since) - node.started_at
+        prior = OWN_SHARE * sum(node.weight for node in self._nodes.values()) + 0.05
+        return (took + prior) / (learned + prior)
+
+    def _left_by_this_run(self, at: float) -> float | None:
         stepped = [node for node in self._nodes.values() if len(node.steps_at) >= 2]
         if not stepped:
             return None
-        step_s = _step_s(stepped[-1]) or 0.0
+        step_s = step_s_of(stepped[-1]) or 0.0
         ended = [node for node in self._nodes.values() if not node.steps_at]
         whole = [node.ended_at - node.started_at for node in ended if node.ended_at is not None and node.started_at is not None]
         other_s = statistics.mean(whole) if whole else step_s
         left = 0.0
         for node_id, node in self._nodes.items():
             if node.share < 1.0:
-                steps = node.maximum or (_steps(self._graph[node_id]) if is_sampler(self._graph[node_id]) else 0)
+                steps = node.maximum or ((node.steps or DEFAULT_STEPS) if is_sampler(self._graph[node_id]) else 0)
                 left += (steps - node.value) * step_s if steps else other_s
         last = stepped[-1].steps_at[-1]
-        left = max(left - min(at - last, step_s), 0.0)
-        return Range(left * 0.85, left, left * 1.3 + 1.0)
+        return max(left - min(at - last, step_s), 0.0)
 
     # ---- what the log wants at the end --------------------------------------------------------------------------------
 
     def node_timings(self, wall_of: float) -> list[NodeTiming]:
         """One row a node; `wall_of` is unix time minus this tracker's clock."""
-        found: list[NodeTiming] = []
-        for node_id, state in self._nodes.items():
-            node = self._graph[node_id]
-            class_type = str(node.get("class_type"))
-            stage = stage_of(class_type)
-            elapsed = state.ended_at - state.started_at if state.ended_at is not None and state.started_at is not None else None
-            first, step = _step_times(state)
-            began = state.started_at + wall_of if state.started_at is not None else None
-            took, steps = (0.0 if state.cached else elapsed), int(state.maximum) or None
-            title = title_of(node_id, node)
-            found.append(NodeTiming(node_id, class_type, title, stage, model_of(node), state.cached, began, took, steps, first, step))
-        return found
+        return [timing_of(node_id, self._graph[node_id], node, wall_of) for node_id, node in self._nodes.items()]
 
     def timings(self) -> Timings:
         """Seconds by stage, from what was seen; unknown where the run was not watched."""
-        nodes = self.node_timings(0.0)
-        run = self.ended_at - self.started_at if self.ended_at is not None and self.started_at is not None else None
-        by_stage = {stage: sum(node.elapsed_s or 0.0 for node in nodes if node.stage == stage) for stage in STAGES if stage != "other"}
-        samplers = [node for node in nodes if node.stage == "sample" and node.steps]
-        longest = max(samplers, key=lambda node: node.elapsed_s or 0.0, default=None)
-        return Timings(
-            run_s=run,
-            **{f"{stage}_s": seconds for stage, seconds in by_stage.items()},
-            other_s=max(run - sum(by_stage.values()), 0.0) if run is not None else None,
-            first_step_s=longest.first_step_s if longest else None,
-            step_s=longest.step_s if longest else None,
-            warmth=_warmth(nodes),
-            nodes_run=sum(1 for node in nodes if node.elapsed_s is not None and not node.cached),
-            nodes_cached=sum(1 for node in nodes if node.cached),
-            timed_by="events",
-        )
+        run_s = self.ended_at - self.started_at if self.ended_at is not None and self.started_at is not None else None
+        return timings_of(self.node_timings(0.0), run_s)
 
 
-def _weight(node: Mapping[str, Any]) -> float:
-    return float(max(_steps(node), 2)) if is_sampler(node) else 1.0
-
-
-def _steps(node: Mapping[str, Any]) -> int:
-    steps = steps_of(node)
-    return 20 if steps is None else steps
-
-
-def _step_times(node: _Node) -> tuple[float | None, float | None]:
-    """The first step, from the node's start, and the median of the others."""
-    if not node.steps_at or node.started_at is None:
-        return None, None
-    gaps = [later - earlier for earlier, later in zip(node.steps_at, node.steps_at[1:], strict=False)]
-    return node.steps_at[0] - node.started_at, statistics.median(gaps) if gaps else None
-
-
-def _step_s(node: _Node) -> float | None:
-    first, step = _step_times(node)
-    return step if step is not None else first
-
-
-def _warmth(nodes: list[NodeTiming]) -> str | None:
-    samplers = [node for node in nodes if node.stage == "sample"]
-    loaders = [node for node in nodes if node.stage == "load"]
-    if samplers and all(node.cached for node in samplers):
-        return "cached"
-    if not loaders:
-        return None
-    return "cold" if any(not node.cached for node in loaders) else "warm"
+def _stepped(node: ObservedNode) -> tuple[float, float, float]:
+    """Learned seconds of the steps that are done, of the one at work, and when that began."""
+    assert node.time is not None
+    assert node.started_at is not None
+    if not node.value:
+        return 0.0, node.time.first_s, node.started_at
+    return node.time.total_s(int(node.value)), node.time.step_s, node.steps_at[-1]

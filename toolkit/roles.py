@@ -99,6 +99,19 @@ def steps_of(node: Mapping[str, Any]) -> int | None:
     return max(min(last, int(steps)) - first, 0)
 
 
+def steps_at(graph: Mapping[str, Any], node_id: str) -> int | None:
+    """How many steps a sampler of a graph makes, also where a scheduler beside it says so."""
+    found: str | None = node_id
+    for _ in range(5):  # through what splits or extends sigmas
+        if found is None:
+            return None
+        steps = steps_of(graph[found])
+        if steps is not None:
+            return steps
+        found = _source(graph, _inputs(graph[found]).get("sigmas"))
+    return None
+
+
 def find_roles(graph: Mapping[str, Any]) -> list[Role]:
     """All roles of a graph, in graph order of their samplers, then size, video, pictures and models; each input once."""
     found: dict[tuple[str, str], Role] = {}

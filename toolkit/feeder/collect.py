@@ -16,6 +16,7 @@ from toolkit import __version__
 from toolkit.crashpoints import reached
 from toolkit.errors import DiskFull, OutputError, OutputGone, ServerRefused, ServerUnreachable, ToolkitError
 from toolkit.failures import failure_words, without_secrets
+from toolkit.feeder.forecast import Forecaster
 from toolkit.feeder.link import Link
 from toolkit.graph import NodeCatalog
 from toolkit.inputs import InputStore
@@ -44,6 +45,7 @@ class Desk:
     link: Link
     epoch: int
     database: Callable[..., Awaitable[Any]]
+    forecaster: Forecaster
     full: asyncio.Event = field(default_factory=asyncio.Event)  # our disk: nothing is sent while files wait for room
 
     async def catalog(self) -> NodeCatalog | None:

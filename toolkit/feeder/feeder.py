@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from toolkit.errors import HomeUnusable, ServerError, ToolkitError
 from toolkit.feeder.collect import Desk, reason_of, server_folder
+from toolkit.feeder.forecast import Forecaster
 from toolkit.feeder.link import Link
 from toolkit.feeder.run import Run
 from toolkit.graph import NodeCatalog
@@ -51,6 +52,7 @@ class Feeder:
         self.store = OutputStore(home)
         self.inputs, self.wildcards = InputStore(home), WildcardFolder(home)
         self.link = Link(home, address, headers)
+        self.forecaster = Forecaster(self.ledger, address.url)
         self.runs: dict[str, Run] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self._executor = ThreadPoolExecutor(1, "ledger")
@@ -69,7 +71,7 @@ class Feeder:
         """Feed until idle; ends early, saying so in the log, when another feeder has taken the server."""
         self.epoch: int = await self._database(lambda: self.ledger.take_server(self.address.url))
         log.info("feeding %s from %s, epoch %d", self.address.url, self.home, self.epoch)
-        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, self.link, self.epoch, self._database)
+        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, self.link, self.epoch, self._database, self.forecaster)
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self.link.keep_listening())]
         try:
             await self._resume()
@@ -239,6 +241,7 @@ class Feeder:
     async def _resume(self) -> None:
         """Carry on with what an earlier feeder had in flight on this server."""
         await self._database(self._tidy_board)
+        await self._database(self.forecaster.load)
         self.link.witness = await self._database(lambda: self.ledger.witness(self.address.url))
         await self._take_over()
 

@@ -19,10 +19,10 @@ from toolkit.crashpoints import reached
 from toolkit.errors import PromptRejected, ServerError, ServerRefused, ServerUnreachable, ToolkitError
 from toolkit.failures import refusal_words
 from toolkit.feeder.collect import Collector, Desk, expected_outputs
+from toolkit.feeder.forecast import etas_of
 from toolkit.feeder.showing import Showing
 from toolkit.jobs import Attempt, Instant, Job, JobStatus, Timings
 from toolkit.ledger import Outcome
-from toolkit.progress import ProgressTracker
 from toolkit.protocol import Ended, Event, Executed, Executing, ExecutionStart, HistoryEntry, Preview, ServerOutput, Whereabouts, parse_rejection
 from toolkit.reconcile import Evidence, Fate, judge
 
@@ -41,7 +41,7 @@ class Run:
 
     def __init__(self, desk: Desk, job: Job, attempt: Attempt, graph: Mapping[str, Any], recipe: Mapping[str, Any], *, fresh: bool) -> None:
         self.desk, self.job, self.attempt, self.graph, self.recipe = desk, job, attempt, graph, recipe
-        self.tracker = ProgressTracker(graph)
+        self.tracker = desk.forecaster.tracker(graph, job.kind)
         self.on_server = asyncio.Event()
         self.on_server.set()
         self.live = Showing(desk.board, desk.database, job.id, self.tracker, self.on_server)
@@ -380,7 +380,10 @@ class Run:
             fetch_s=fetch_s,
             total_s=created.until(finished),
         )
-        return replace(outcome, timings=timings, nodes=nodes, ended=finished)
+        etas = etas_of(self.tracker.predictions, finished) if outcome.status == JobStatus.DONE else []
+        if outcome.status == JobStatus.DONE and nodes:
+            self.desk.forecaster.learn(self.graph, self.job.kind, nodes, fetch_s, etas)
+        return replace(outcome, timings=timings, nodes=nodes, etas=etas, ended=finished)
 
     # ---- writing down -------------------------------------------------------------------------------------------------
 

@@ -69,6 +69,15 @@ class Outcome:
     etas: Sequence[Eta] = ()  # what was predicted on the way and what became of it: kept in memory till now, since a write each would cost as much as a step
 
 
+class PastRun(NamedTuple):
+    """A run that ended well, as learning needs it; `fetch_s` is what its files took."""
+
+    kind: str
+    graph: Mapping[str, Any]
+    nodes: Sequence[NodeTiming]
+    fetch_s: float | None
+
+
 class Try(NamedTuple):
     """An attempt with all that the log tells of it; nodes are as they were written."""
 

@@ -16,7 +16,7 @@ from toolkit.graph import NodeCatalog
 from toolkit.jobs import FINAL, IN_FLIGHT, OPEN, Attempt, Eta, Job, JobStatus, OpenJob, OutputFile, Rating
 from toolkit.ledger import rows
 from toolkit.ledger.database import Database
-from toolkit.ledger.entries import Pause, ServerFacts, Try
+from toolkit.ledger.entries import PastRun, Pause, ServerFacts, Try
 from toolkit.ledger.origin import HELD_TO
 from toolkit.requests import Request
 
@@ -150,6 +150,12 @@ class Finder:
         """The longest time that a job of this kind ever ran on this server before it ended well, in seconds."""
         query = "SELECT max(run_s) FROM attempts JOIN jobs ON jobs.id = job_id WHERE server_url = ? AND kind = ? AND attempts.status = 'done'"
         return self._database.rows(query, server_url, kind)[0][0]  # type: ignore[no-any-return]
+
+    def past_runs(self, server_url: str, limit: int) -> list[PastRun]:
+        """The last runs that ended well on this server and were watched, oldest first."""
+        query = """SELECT kind, graph, nodes, timings FROM attempts JOIN jobs ON jobs.id = job_id
+            WHERE attempts.server_url = ? AND attempts.status = 'done' AND nodes IS NOT NULL ORDER BY attempts.rowid DESC LIMIT ?"""
+        return [rows.read_past_run(row) for row in reversed(self._database.rows(query, server_url, limit))]
 
     def etas(self, server_url: str, kind: str, moment: str, target: str, limit: int = 50) -> list[Eta]:
         """What was predicted at this moment for jobs of this kind that this server then did, newest first; each with what it was."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.jobs import PRIORITIES, Attempt, Eta, Instant, Job, NodeTiming, OpenJob, OutputFile, Rating, Timings
+from toolkit.ledger.entries import PastRun
 from toolkit.requests import parse_request
 
 SCHEMA = """
@@ -200,6 +201,12 @@ def read_file(row: sqlite3.Row, projects: Path) -> OutputFile:
 def file_values(job_id: str, file: OutputFile) -> Mapping[str, Any]:
     """The row of a file."""
     return {"job_id": job_id, **{name: value for name, value in asdict(file).items() if name != "path"}}
+
+
+def read_past_run(row: sqlite3.Row) -> PastRun:
+    """A PastRun."""
+    nodes = [NodeTiming(**node) for node in unpacked(row["nodes"])]
+    return PastRun(row["kind"], unpacked(row["graph"]), nodes, json.loads(row["timings"] or "{}").get("fetch_s"))
 
 
 def eta_values(eta: Eta) -> Mapping[str, Any]:
