@@ -221,10 +221,12 @@ def test_a_copy_has_an_id_of_its_own_and_holds_the_jobs_it_came_with(ledger: Led
     assert (meta(home)["copied_from"], copy.held(), copy.held_to()) == (ledger.id, 2, second.seq)
     assert (copy.open_jobs(), copy.in_flight(URL)) == ([], [])
     (new,) = add(copy, seed=9)
-    assert [job.id for job in copy.open_jobs()] == [new.id], "new jobs run at once"
+    line = copy.line()
+    assert [job.id for job in copy.open_jobs()] == [job.id for job in line.jobs()] == [new.id], "new jobs run at once"
     assert [job.id for job in copy.jobs(status="open")] == [new.id, second.id, first.id], "held jobs are listed"
     copy.release()
     assert [job.id for job in copy.open_jobs()] == [first.id, second.id, new.id]
+    assert line.jobs() == copy.open_jobs(), "who follows the line sees it too"
     assert [attempt.job_id for attempt in copy.in_flight(URL)] == [first.id]
     assert copy.held() == 0
     copy.close()

@@ -475,6 +475,7 @@ def test_every_change_of_a_job_is_seen_once_and_in_its_latest_state(ledger):
     latest, (changed,) = ledger.changed_since(revision)
     assert (changed.id, changed.status, changed.revision) == (job.id, "running", latest)
     assert latest == ledger.revision()
+    assert ledger.changed_since(0, {other.id}.__contains__) == (latest, [other]), "the revision covers also what is not wanted"
 
 
 def test_every_kind_of_change_raises_the_revision(ledger):
@@ -854,6 +855,7 @@ class AnyHistory(RuleBasedStateMachine):
         folder = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.ledger = Ledger(self.folder)
+        self.line = self.ledger.line()
         self.accepted: list[str] = []
         self.final: dict[str, Job] = {}
         self.attempts: list[Attempt] = []
@@ -918,6 +920,7 @@ class AnyHistory(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.ledger.close()
         self.ledger = Ledger(self.folder)
+        self.line = self.ledger.line()
 
     @invariant()
     def every_accepted_id_exists_exactly_once(self) -> None:
@@ -931,6 +934,7 @@ class AnyHistory(RuleBasedStateMachine):
         assert len(self.final) == self.ledger.count(status="final")
         found = self.ledger.open_jobs()
         assert {job.id for job in found} == set(self.accepted) - set(self.final)
+        assert self.line.jobs() == found
         assert all(job.status in OPEN for job in found)
         flying = {attempt.job_id for attempt in self.ledger.in_flight(ENGINE)}
         assert flying == {job.id for job in found if job.status in ("submitted", "running", "collecting")}

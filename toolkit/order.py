@@ -14,12 +14,13 @@ from toolkit.jobs import JobStatus, OpenJob
 def in_line(jobs: Sequence[OpenJob]) -> list[OpenJob]:
     """The waiting jobs of a home in the order they will be sent."""
     waiting = [job for job in jobs if job.status == JobStatus.QUEUED and not job.cancel_asked]
-    return sorted(waiting, key=lambda job: (job.priority, job.seq))
+    return sorted(waiting, key=_place)
 
 
 def next_job(jobs: Sequence[OpenJob], server_url: str) -> OpenJob | None:
     """The job this server should get now; None when nothing waits for it."""
-    return next((job for job in in_line(jobs) if server_url in job.servers), None)
+    waiting = (job for job in jobs if job.status == JobStatus.QUEUED and not job.cancel_asked and server_url in job.servers)
+    return min(waiting, key=_place, default=None)
 
 
 def ahead_of(jobs: Sequence[OpenJob], job_id: str) -> int | None:
@@ -36,3 +37,7 @@ def places(jobs: Sequence[OpenJob]) -> dict[str, int]:
         found[job.id] = sum(count for servers, count in ahead.items() if not set(mine).isdisjoint(servers))
         ahead[mine] += 1
     return found
+
+
+def _place(job: OpenJob) -> tuple[int, int]:
+    return job.priority, job.seq

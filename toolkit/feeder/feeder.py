@@ -55,6 +55,7 @@ class Feeder:
         self.forecaster = Forecaster(self.ledger, address.url)
         self.runs: dict[str, Run] = {}
         self.tasks: set[asyncio.Task[None]] = set()
+        self._line = self.ledger.line()
         self._executor = ThreadPoolExecutor(1, "ledger")
         self._catalog: NodeCatalog | None = None
         self._facts: Mapping[str, Any] = {}
@@ -123,7 +124,7 @@ class Feeder:
         facts = self.ledger.server(self.address.url)
         if facts is None or facts.epoch != self.epoch:
             raise StaleEpoch(f"Another feeder has taken {self.address.url}.")
-        return self.ledger.open_jobs()
+        return self._line.jobs()
 
     async def _changed(self, version: int) -> None:
         """Wait until the ledger was written to, a run left the server, or a second has passed."""

@@ -2,7 +2,8 @@
 
 from toolkit.ledger.backup import Backup
 from toolkit.ledger.entries import Claim, NewJob, Outcome, Pause, ServerFacts, StaleEpoch
+from toolkit.ledger.line import Line
 from toolkit.ledger.live import LiveBoard, LiveJob, LiveServer
 from toolkit.ledger.store import Ledger
 
-__all__ = ["Backup", "Claim", "Ledger", "LiveBoard", "LiveJob", "LiveServer", "NewJob", "Outcome", "Pause", "ServerFacts", "StaleEpoch"]
+__all__ = ["Backup", "Claim", "Ledger", "Line", "LiveBoard", "LiveJob", "LiveServer", "NewJob", "Outcome", "Pause", "ServerFacts", "StaleEpoch"]

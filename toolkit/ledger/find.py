@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from toolkit.jobs import FINAL, IN_FLIGHT, OPEN, Attempt, Eta, Job, JobStatus, O
 from toolkit.ledger import rows
 from toolkit.ledger.database import Database
 from toolkit.ledger.entries import PastRun, Pause, ServerFacts, Try
+from toolkit.ledger.line import Line
 from toolkit.ledger.origin import HELD_TO
 from toolkit.requests import Request
 
@@ -75,19 +76,19 @@ class Finder:
         """How many jobs are in each status."""
         return {row[0]: row[1] for row in self._database.rows("SELECT status, count(*) FROM jobs GROUP BY status")}
 
-    def changed_since(self, revision: int) -> tuple[int, list[Job]]:
-        """The jobs changed after this revision, and the revision that covers them."""
+    def changed_since(self, revision: int, wanted: Callable[[str], bool] = lambda job_id: True) -> tuple[int, list[Job]]:
+        """The jobs changed after this revision whose ids are `wanted`, asked once they are known, and the revision that covers all."""
         found = self._database.rows("SELECT id, revision FROM jobs WHERE revision > ? ORDER BY revision", revision)
         latest = max((row["revision"] for row in found), default=revision)
-        return latest, self._jobs("jobs.id IN (%s)", [row["id"] for row in found])
+        return latest, self._jobs("jobs.id IN (%s)", [row["id"] for row in found if wanted(row["id"])])
 
     def open_jobs(self) -> list[OpenJob]:
         """All jobs that are not final nor held, in the order they were accepted."""
-        status = ", ".join(f"'{status}'" for status in OPEN)
-        query = f"""SELECT jobs.seq, jobs.id, jobs.status, kind, priority, person, servers, created_at, cancel_asked, attempt, server_url FROM jobs
-            LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt
-            WHERE jobs.status IN ({status}) AND jobs.seq > {HELD_TO} ORDER BY jobs.seq"""
-        return [rows.read_open_job(row) for row in self._database.rows(query)]
+        return self.line().jobs()
+
+    def line(self) -> Line:
+        """The same for who asks at each change, on one thread."""
+        return Line(self._database)
 
     def held_to(self) -> int:
         """In a copied home, the place in the line up to which open jobs are held until `release`; 0 elsewhere."""

@@ -65,11 +65,22 @@ class JobHandle:
         Raises:
             JobTimeout: after `timeout_s` seconds; the job goes on. JobFailed, JobCancelled, JobLost: as it ended.
         """
+        job = self.job
+        return self._result(job if job.is_final else self._waited(timeout_s))
+
+    def _waited(self, timeout_s: float | None) -> Job:
+        """The final job, as the watcher tells it or, if it ended before that was asked for, as the ledger has it."""
         final = threading.Event()
-        leave = self.subscribe(lambda news: final.set() if isinstance(news, Job) and news.is_final else None)
-        try:
-            if self.job.is_final:
+        found: list[Job] = []
+
+        def take(news: Job | Progress) -> None:
+            if isinstance(news, Job) and news.is_final:
+                found.append(news)
                 final.set()
+
+        leave = self.subscribe(take)
+        try:
+            take(self.job)
             deadline = None if timeout_s is None else time.monotonic() + timeout_s
             while not final.wait(SLICE_S):
                 if deadline is not None and time.monotonic() >= deadline:
@@ -77,7 +88,7 @@ class JobHandle:
                     raise JobTimeout(said, job_id=self.id, status=self.job.status)
         finally:
             leave()
-        return self._result(self.job)
+        return found[0]
 
     def _result(self, job: Job) -> Result:
         error = error_of(job)

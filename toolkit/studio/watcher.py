@@ -47,6 +47,7 @@ class Watcher:
         self._addresses: dict[str, ServerAddress] = {}
         self._started: dict[str, tuple[float, int, int]] = {}  # when, its pid, and how many before it left at once
         self._revision = ledger.revision()
+        self._line = ledger.line()
         self._open: list[OpenJob] = []
         self._places: dict[str, int] = {}
         self._line_moved = False
@@ -128,12 +129,16 @@ class Watcher:
                 self._stop.wait(1.0)
 
     def _tell_jobs(self) -> None:
-        self._revision, jobs = self._ledger.changed_since(self._revision)
+        self._revision, jobs = self._ledger.changed_since(self._revision, self._is_followed)
         for job in jobs:
             self._tell(job.id, job)
             self._tell_all(job)
-        self._open = self._ledger.open_jobs()
+        self._open = self._line.jobs()
         self._line_moved = True
+
+    def _is_followed(self, job_id: str) -> bool:
+        """Whether anybody wants to hear of a job: reading one costs more than all the rest of a look."""
+        return bool(self._everything) or job_id in self._callbacks
 
     def _tell_places(self) -> None:
         """A waiting job moves up when others end, which changes nothing of its own."""
