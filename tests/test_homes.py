@@ -340,11 +340,18 @@ def test_what_was_in_flight_when_a_home_was_copied_is_reconciled_once_it_may(hom
 
 def old_home(home: Path, monkeypatch: pytest.MonkeyPatch, jobs: int = 3) -> list[str]:
     """A home of the first schema; returns its jobs."""
+    made = Ledger(home.with_name(f"{home.name}-new"))
+    ids = [job.id for job in add(made, jobs)]
+    made.close()
     with monkeypatch.context() as patch:
         patch.setattr(rows, "MIGRATIONS", rows.MIGRATIONS[:1])
-        ledger = Ledger(home)
-        ids = [job.id for job in add(ledger, jobs)]
-        ledger.close()
+        Ledger(home).close()
+    with closing(sqlite3.connect(home / "ledger.sqlite")) as old:
+        columns = ", ".join(row[1] for row in old.execute("PRAGMA table_info(jobs)"))
+        old.execute("ATTACH ? AS made", (str(made.home / "ledger.sqlite"),))
+        old.execute(f"INSERT INTO jobs ({columns}) SELECT {columns} FROM made.jobs")
+        old.commit()
+    shutil.rmtree(made.home)
     return ids
 
 

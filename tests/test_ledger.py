@@ -570,6 +570,15 @@ def test_past_runs_are_those_that_ended_well_and_were_watched_oldest_first(ledge
     assert ledger.past_runs(A, 10) == []
 
 
+def test_what_a_job_costs_can_be_said_later_and_is_seen_in_the_line(ledger):
+    known, unknown = accepted(ledger, "a", recipe_key="k", loads=("x", "y")), accepted(ledger, "b")
+    line = ledger.line()
+    assert [(job.recipe_key, job.loads) for job in line.jobs()] == [("k", ("x", "y")), ("", ())]
+    ledger.describe({unknown.id: ("k2", ("z",))})
+    assert [(job.recipe_key, job.loads) for job in line.jobs()] == [("k", ("x", "y")), ("k2", ("z",))]
+    assert ledger.job(known.id).revision < ledger.job(unknown.id).revision
+
+
 def test_the_witness_is_the_last_prompt_whose_history_the_server_must_have(ledger):
     assert ledger.witness(ENGINE) is None
     epoch, jobs = ledger.take_server(ENGINE), [accepted(ledger, str(n)) for n in range(4)]

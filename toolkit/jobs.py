@@ -315,3 +315,5 @@ class OpenJob:
     cancel_asked: bool
     attempt: int
     server_url: str | None
+    recipe_key: str = ""  # equal for jobs that take the same time
+    loads: tuple[str, ...] = ()  # what its models leave in a server's memory

@@ -174,6 +174,11 @@ class ProgressTracker:
         return self.shown_at(at)
 
     @property
+    def whole_s(self) -> float | None:
+        """What all of it will take, as learned; None if unknown."""
+        return sum(node.weight for node in self._nodes.values()) if self._knows_times else None
+
+    @property
     def current(self) -> str | None:
         """The node at work: unattributed previews belong to it."""
         return self._current

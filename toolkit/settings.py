@@ -102,6 +102,7 @@ class Settings:
     feed_port: int = 8329
     token: str | None = field(default=None, repr=False)
     feeder_idle_s: float = 60.0
+    patience_s: float = 120.0  # how much later than by arrival a job may start because others share what a server has loaded
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None, *, folder: Path | None = None, home: str | os.PathLike[str] | None = None) -> Settings:
@@ -121,6 +122,7 @@ class Settings:
             feed_port=_port(environ, "TOOLKIT_FEED_PORT", 8329),
             token=environ.get("TOOLKIT_TOKEN") or None,
             feeder_idle_s=_seconds(environ, "TOOLKIT_FEEDER_IDLE_S", 60.0),
+            patience_s=_seconds(environ, "TOOLKIT_PATIENCE_S", 120.0),
         )
 
 

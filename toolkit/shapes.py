@@ -7,7 +7,7 @@ studio and faces because faces may not import each other.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -15,7 +15,6 @@ from urllib.parse import quote
 from toolkit.errors import ToolkitError
 from toolkit.exported import Parameter, Workflow
 from toolkit.jobs import OPEN, Instant, Job, JobStatus, OutputFile
-from toolkit.order import places
 from toolkit.progress import Progress
 from toolkit.requests import EXACT_IN_JAVASCRIPT
 
@@ -85,14 +84,13 @@ def file_json(job_id: str, file: OutputFile) -> dict[str, Any]:
 
 def jobs_json(studio: Studio, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """Many jobs with their progress now; the common line is read once for all of them."""
-    waiting = any(job.status == JobStatus.QUEUED for job in jobs)
-    ahead = places(studio._ledger.open_jobs()) if waiting else {}
-    return [job_json(job, _progress_now(studio, job, ahead)) for job in jobs]
+    waiting = studio._standing.waiting() if any(job.status == JobStatus.QUEUED for job in jobs) else {}
+    return [job_json(job, _progress_now(studio, job, waiting)) for job in jobs]
 
 
-def _progress_now(studio: Studio, job: Job, ahead: Mapping[str, int]) -> Progress:
+def _progress_now(studio: Studio, job: Job, waiting: Mapping[str, Progress]) -> Progress:
     if job.status == JobStatus.QUEUED:
-        return Progress(ahead=ahead.get(job.id), stalled=studio._trouble_of(job))
+        return replace(waiting.get(job.id, Progress()), stalled=studio._trouble_of(job))
     return studio._progress_of(job)
 
 

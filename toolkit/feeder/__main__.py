@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger("httpx").setLevel(logging.WARNING)
         settings = Settings.read(home=options.home)
         address = ServerAddress.parse(os.environ.get(SERVER_VARIABLE) or options.server)
-        asyncio.run(_serve(Feeder(settings.home, address, settings.headers, settings.feeder_idle_s)))
+        asyncio.run(_serve(Feeder(settings.home, address, settings.headers, settings.feeder_idle_s, settings.patience_s)))
     except HomeUnusable as error:  # whoever has a job here starts the next one
         logging.error("%s", error)
         return 1

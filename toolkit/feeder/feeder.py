@@ -11,8 +11,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,18 +26,21 @@ from toolkit.graph import NodeCatalog
 from toolkit.inputs import InputStore, WildcardFolder
 from toolkit.jobs import IN_FLIGHT, Job, JobStatus, OpenJob
 from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, Outcome, Pause, StaleEpoch
-from toolkit.order import next_job
+from toolkit.order import PATIENCE_S, ServerLine, next_job, turns
 from toolkit.outputs import OutputStore
 from toolkit.pipelines import build
 from toolkit.pipelines.loras import refuse_foreign
 from toolkit.requests import pictures_of
 from toolkit.settings import ServerAddress
+from toolkit.times import loads_of, recipe_key
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 AT_ONCE = 2  # hides the 2 to 5 ms between jobs; more gives nothing and loses more when the server dies
 BEAT_S = 1.0
+RECIPES_AT_ONCE = 50  # a fifth of a second
+RECIPES_A_BEAT = 10  # that are built to say what they will take; one costs a millisecond or two
 SOCKET_WAIT_S = 1.5  # socket first; where it is refused or slow, polling alone will do
 LOOK_PAUSE_S = 0.5  # between looks at a server that does not answer
 LOOK_AGAIN_S = 300.0  # new model files show up in the catalog within this time
@@ -45,8 +49,8 @@ LOOK_AGAIN_S = 300.0  # new model files show up in the catalog within this time
 class Feeder:
     """One server of one home."""
 
-    def __init__(self, home: Path, address: ServerAddress, headers: Mapping[str, str], idle_s: float) -> None:
-        self.home, self.address, self.idle_s = home, address, idle_s
+    def __init__(self, home: Path, address: ServerAddress, headers: Mapping[str, str], idle_s: float, patience_s: float = PATIENCE_S) -> None:
+        self.home, self.address, self.idle_s, self.patience_s = home, address, idle_s, patience_s
         self.ledger = Ledger(home)
         self.board = LiveBoard(home)
         self.store = OutputStore(home)
@@ -59,6 +63,7 @@ class Feeder:
         self._executor = ThreadPoolExecutor(1, "ledger")
         self._catalog: NodeCatalog | None = None
         self._facts: Mapping[str, Any] = {}
+        self._jobs: list[OpenJob] = []
         self._environment: str | None = None
         self._loras: dict[str, Mapping[str, Any] | None] = {}
         self._looked_at = 0.0
@@ -108,9 +113,11 @@ class Feeder:
                 self._idle_since = time.monotonic()
             if self.ledger.data_version() != version or not self.link.reachable or self._slots() > 0:
                 version = self.ledger.data_version()
-                jobs = await self._database(self._open_jobs)
+                jobs = self._jobs = await self._database(self._open_jobs)
                 if any(job.status in IN_FLIGHT and job.server_url == self.address.url and job.id not in self.runs for job in jobs):
                     await self._take_over()  # those of a copied home, once a person has released them
+                if await self._describe(jobs):
+                    jobs = self._jobs = await self._database(self._open_jobs)
                 self._pass_cancels(jobs)
                 await self._fill(jobs)
                 if any(self.address.url in job.servers for job in jobs):
@@ -152,13 +159,23 @@ class Feeder:
             return await self._give_back(self._pause)
         if any(run.is_missing for run in self.runs.values()):  # nobody overtakes what a server that restarted has lost
             return
-        waiting = [job for job in jobs if job.status == JobStatus.QUEUED]
         while self._slots() > 0:
-            job = next_job(waiting, self.address.url)
+            job = next_job(jobs, self.address.url, self._lines(jobs), time.time())
             if job is None or not self._ready():
                 return
-            waiting.remove(job)
+            jobs = [replace(other, status=JobStatus.SUBMITTED, server_url=self.address.url) if other is job else other for other in jobs]
             await self._start(job)
+
+    def _lines(self, jobs: Sequence[OpenJob]) -> list[ServerLine]:
+        """Our server, and those that share jobs with it as their feeders last told."""
+        shared = {url for job in jobs if job.status == JobStatus.QUEUED for url in job.servers} - {self.address.url}
+        others = [line for line in self.board.lines(time.time()) if line.url in shared] if shared else []
+        return [self._my_line(jobs), *others]
+
+    def _my_line(self, jobs: Sequence[OpenJob], *, usable: bool = True) -> ServerLine:
+        keys = {job.recipe_key for job in jobs if job.status == JobStatus.QUEUED and self.address.url in job.servers}
+        busy_s = sum(run.left_s() for run in self.runs.values() if run.on_server.is_set())
+        return self.forecaster.line(keys, busy_s, usable=usable, patience_s=self.patience_s)
 
     async def _give_back(self, pause: Pause) -> None:
         """Tell a paused server to free its memory, once nothing of ours runs there."""
@@ -224,6 +241,7 @@ class Feeder:
         claim = Claim(job.id, self.address.url, self.epoch, built.graph, recipe, built.warnings, await self._reason(job), self._environment, self.link.instance)
         attempt = await self._database(lambda: self.ledger.sending(claim))
         if attempt is not None:
+            self.forecaster.note_sent(waiting.seq, waiting.priority, None)
             self._run(Run(self.desk, job, attempt, built.graph, recipe, fresh=True))
 
     async def _about_loras(self, graph: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
@@ -304,15 +322,47 @@ class Feeder:
     # ---- the pulse ----------------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        """Once a second: who feeds, and how the server is."""
+        """Once a second: who feeds, how the server is, and what its jobs will take."""
         while True:
+            jobs = [job for job in self._jobs if job.status != JobStatus.QUEUED or self.address.url in job.servers]
+            await self._look_ahead(jobs)
+            line = self._my_line(jobs, usable=self._pause is None and self.link.trouble is None)
+            self.forecaster.predict(turns(jobs, [line], time.time()))
             state = "paused" if self._pause else "unreachable" if self.link.trouble is not None else "busy" if self.runs else "ready"
             running = sum(1 for run in self.runs.values() if run.tracker.started_at is not None)
             sentence = self._pause.sentence if self._pause else self.link.trouble
-            beat = LiveServer(self.address.url, os.getpid(), time.time(), state, sentence, running, len(self.runs) - running)
+            beat = LiveServer(self.address.url, os.getpid(), time.time(), state, sentence, running, len(self.runs) - running, line.dump())
             with contextlib.suppress(ToolkitError):
                 await self._database(lambda beat=beat: self.board.beat(beat))  # type: ignore[misc]
             await asyncio.sleep(BEAT_S)
+
+    async def _look_ahead(self, jobs: Sequence[OpenJob]) -> None:
+        """Build a job of each recipe that was never run here, to say what it will take."""
+        firsts = {
+            job.recipe_key: job for job in reversed(jobs) if job.recipe_key and job.status == JobStatus.QUEUED and not self.forecaster.knows(job.recipe_key)
+        }
+        for key, waiting in list(firsts.items())[-RECIPES_A_BEAT:] if self._catalog is not None else ():
+            with contextlib.suppress(ToolkitError):  # what is wrong with it is said when its turn comes
+                self.forecaster.remember(key, await self._database(lambda waiting=waiting: self._graph_of(waiting)))  # type: ignore[misc]
+
+    async def _describe(self, jobs: Sequence[OpenJob]) -> bool:
+        """Say of jobs that were accepted before any catalog was known what they cost; whether there were any."""
+        unsaid = [job for job in jobs if not job.recipe_key and job.status == JobStatus.QUEUED and self.address.url in job.servers][:RECIPES_AT_ONCE]
+        if self._catalog is None or not unsaid:
+            return False
+        await self._database(lambda: self.ledger.describe({job.id: self._cost_of(job) for job in unsaid}))
+        return True
+
+    def _cost_of(self, waiting: OpenJob) -> tuple[str, Sequence[str]]:
+        try:
+            graph = self._graph_of(waiting)
+        except ToolkitError:  # what is wrong with it is said when its turn comes
+            return "none", ()
+        return recipe_key(graph), loads_of(graph)
+
+    def _graph_of(self, waiting: OpenJob) -> Mapping[str, Any]:
+        assert self._catalog is not None
+        return build(self.ledger.job(waiting.id).request, self._catalog, "toolkit/plan", self.wildcards).graph
 
 
 def _stumbled(error: Exception) -> Outcome:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +19,10 @@ from toolkit.crashpoints import reached
 from toolkit.errors import PromptRejected, ServerError, ServerRefused, ServerUnreachable, ToolkitError
 from toolkit.failures import refusal_words
 from toolkit.feeder.collect import Collector, Desk, expected_outputs
-from toolkit.feeder.forecast import etas_of
 from toolkit.feeder.showing import Showing
-from toolkit.jobs import Attempt, Instant, Job, JobStatus, Timings
+from toolkit.jobs import PRIORITIES, Attempt, Eta, Instant, Job, JobStatus, NodeTiming, Timings
 from toolkit.ledger import Outcome
+from toolkit.order import UNKNOWN_S
 from toolkit.protocol import Ended, Event, Executed, Executing, ExecutionStart, HistoryEntry, Preview, ServerOutput, Whereabouts, parse_rejection
 from toolkit.reconcile import Evidence, Fate, judge
 
@@ -41,7 +41,7 @@ class Run:
 
     def __init__(self, desk: Desk, job: Job, attempt: Attempt, graph: Mapping[str, Any], recipe: Mapping[str, Any], *, fresh: bool) -> None:
         self.desk, self.job, self.attempt, self.graph, self.recipe = desk, job, attempt, graph, recipe
-        self.tracker = desk.forecaster.tracker(graph, job.kind)
+        self.tracker = desk.forecaster.tracker(graph, job)
         self.on_server = asyncio.Event()
         self.on_server.set()
         self.live = Showing(desk.board, desk.database, job.id, self.tracker, self.on_server)
@@ -139,6 +139,11 @@ class Run:
                 self._succeeded = self._succeeded or (isinstance(event, Ended) and event.how == "success")
                 self._ended_hint = True
                 self._hint.set()
+
+    def left_s(self) -> float:
+        """Seconds until the server is free of it, as far as anybody knows."""
+        said = self.tracker.shown_at(time.monotonic()).ends_in if self.tracker.started_at is not None else None
+        return said.expected_s if said is not None else self.tracker.whole_s or UNKNOWN_S
 
     @property
     def is_missing(self) -> bool:
@@ -380,10 +385,17 @@ class Run:
             fetch_s=fetch_s,
             total_s=created.until(finished),
         )
-        etas = etas_of(self.tracker.predictions, finished) if outcome.status == JobStatus.DONE else []
-        if outcome.status == JobStatus.DONE and nodes:
-            self.desk.forecaster.learn(self.graph, self.job.kind, nodes, fetch_s, etas)
+        etas = self._teach(outcome, timings, nodes, finished)
         return replace(outcome, timings=timings, nodes=nodes, etas=etas, ended=finished)
+
+    def _teach(self, outcome: Outcome, timings: Timings, nodes: Sequence[NodeTiming], finished: Instant) -> list[Eta]:
+        """Hand what this run took to those who predict the next ones; returns what was predicted of it."""
+        forecaster = self.desk.forecaster
+        forecaster.note_sent(self.job.seq, PRIORITIES.index(self.job.priority), timings.run_s)
+        etas = forecaster.etas(self.job.id, self.tracker.predictions, self._started, finished)
+        if outcome.status == JobStatus.DONE and nodes:
+            forecaster.learn(self.graph, self.job.kind, nodes, timings.run_s, timings.fetch_s, etas)
+        return etas if outcome.status == JobStatus.DONE else []
 
     # ---- writing down -------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ class NewJob:
     retry_of: str | None = None
     reuse: bool | None = None
     warnings: Sequence[str] = ()
+    recipe_key: str = ""
+    loads: Sequence[str] = ()
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -72,9 +74,12 @@ class Outcome:
 class PastRun(NamedTuple):
     """A run that ended well, as learning needs it; `fetch_s` is what its files took."""
 
+    seq: int
+    priority: int
     kind: str
     graph: Mapping[str, Any]
     nodes: Sequence[NodeTiming]
+    run_s: float | None
     fetch_s: float | None
 
 

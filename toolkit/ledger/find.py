@@ -154,7 +154,7 @@ class Finder:
 
     def past_runs(self, server_url: str, limit: int) -> list[PastRun]:
         """The last runs that ended well on this server and were watched, oldest first."""
-        query = """SELECT kind, graph, nodes, timings FROM attempts JOIN jobs ON jobs.id = job_id
+        query = """SELECT seq, priority, kind, graph, nodes, run_s, timings FROM attempts JOIN jobs ON jobs.id = job_id
             WHERE attempts.server_url = ? AND attempts.status = 'done' AND nodes IS NOT NULL ORDER BY attempts.rowid DESC LIMIT ?"""
         return [rows.read_past_run(row) for row in reversed(self._database.rows(query, server_url, limit))]
 

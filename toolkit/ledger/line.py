@@ -11,7 +11,7 @@ from toolkit.ledger import rows
 from toolkit.ledger.database import Database
 from toolkit.ledger.origin import HELD_TO
 
-COLUMNS = "jobs.seq, jobs.id, jobs.status, kind, priority, person, servers, created_at, cancel_asked, attempt, server_url, jobs.revision"
+COLUMNS = "jobs.seq, jobs.id, jobs.status, kind, priority, person, servers, created_at, cancel_asked, attempt, server_url, recipe_key, loads"
 QUERY = f"SELECT {COLUMNS} FROM jobs LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt"
 STATUSES = ", ".join(f"'{status}'" for status in sorted(OPEN))
 

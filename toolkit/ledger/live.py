@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from toolkit.ledger.database import Database
+from toolkit.order import ServerLine
 
 SCHEMA = """
 CREATE TABLE jobs (id TEXT PRIMARY KEY, version INTEGER NOT NULL, progress TEXT NOT NULL, preview BLOB, preview_type TEXT) WITHOUT ROWID;
@@ -19,6 +20,8 @@ CREATE TABLE servers (url TEXT PRIMARY KEY, pid INTEGER, beat REAL, state TEXT, 
 CREATE TABLE counter (version INTEGER NOT NULL);
 INSERT INTO counter VALUES (0)
 """
+
+LINES = "ALTER TABLE servers ADD COLUMN line TEXT"
 
 BEAT_STALE_S = 3.0  # a feeder writes its pulse each second; three missed ones are worth a sentence
 
@@ -45,6 +48,12 @@ class LiveServer:
     sentence: str | None
     running: int
     pending: int
+    line: str | None = field(default=None, repr=False)  # what the common order needs to know of it, as JSON
+
+    def in_order(self, now: float) -> ServerLine:
+        """What the common order needs to know of it, `now` in unix seconds."""
+        told = ServerLine.load(self.line) if self.line else ServerLine(self.url)
+        return replace(told, busy_s=max(told.busy_s - max(now - self.beat, 0.0), 0.0), usable=told.usable and self.is_alive(now))
 
     def is_alive(self, now: float | None = None, *, within_s: float = BEAT_STALE_S) -> bool:
         """Whether the feeder's pulse is fresh."""
@@ -55,7 +64,7 @@ class LiveBoard:
     """`live.sqlite` of a home."""
 
     def __init__(self, home: Path) -> None:
-        self._database = Database(home / "live.sqlite", [SCHEMA], durable=False)
+        self._database = Database(home / "live.sqlite", [SCHEMA, LINES], durable=False)
 
     def show(self, job_id: str, progress: str, preview: bytes | None = None, preview_type: str | None = None) -> None:
         """Replace a job's progress; the preview stays when none is given."""
@@ -84,12 +93,16 @@ class LiveBoard:
     def beat(self, server: LiveServer) -> None:
         """Write a feeder's pulse."""
         with self._database.transaction() as connection:
-            values = (server.url, server.pid, server.beat, server.state, server.sentence, server.running, server.pending)
-            connection.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            values = (server.url, server.pid, server.beat, server.state, server.sentence, server.running, server.pending, server.line)
+            connection.execute("INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def servers(self) -> Sequence[LiveServer]:
         """Every feeder's last pulse, also old ones."""
         return [LiveServer(*row) for row in self._database.rows("SELECT * FROM servers ORDER BY url")]
+
+    def lines(self, now: float) -> list[ServerLine]:
+        """What the common order needs to know of every server that is fed."""
+        return [server.in_order(now) for server in self.servers()]
 
     def server(self, url: str) -> LiveServer | None:
         """One feeder's last pulse."""

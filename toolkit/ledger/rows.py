@@ -71,7 +71,12 @@ CREATE TABLE ratings (
 CREATE INDEX ratings_job ON ratings(job_id)
 """
 
-MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS)  # never change one that was released: append
+RECIPES = """
+ALTER TABLE jobs ADD COLUMN recipe_key TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN loads TEXT NOT NULL DEFAULT ''
+"""
+
+MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS, RECIPES)  # never change one that was released: append
 
 FILE_COLUMNS = tuple(f.name for f in fields(OutputFile) if f.name != "path")
 JOB_QUERY = """
@@ -162,6 +167,8 @@ def read_open_job(row: sqlite3.Row) -> OpenJob:
         bool(row["cancel_asked"]),
         row["attempt"],
         row["server_url"],
+        row["recipe_key"],
+        tuple(row["loads"].split()),
     )
 
 
@@ -206,7 +213,8 @@ def file_values(job_id: str, file: OutputFile) -> Mapping[str, Any]:
 def read_past_run(row: sqlite3.Row) -> PastRun:
     """A PastRun."""
     nodes = [NodeTiming(**node) for node in unpacked(row["nodes"])]
-    return PastRun(row["kind"], unpacked(row["graph"]), nodes, json.loads(row["timings"] or "{}").get("fetch_s"))
+    fetch_s = json.loads(row["timings"] or "{}").get("fetch_s")
+    return PastRun(row["seq"], row["priority"], row["kind"], unpacked(row["graph"]), nodes, row["run_s"], fetch_s)
 
 
 def eta_values(eta: Eta) -> Mapping[str, Any]:

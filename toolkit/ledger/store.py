@@ -51,6 +51,12 @@ class Ledger(Finder):
         found = {job.id: job for job in self._jobs("jobs.id IN (%s)", ids)}
         return [found[job_id] for job_id in ids]
 
+    def describe(self, costs: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+        """Write down recipe key and loads of jobs, by id, that were accepted before any catalog was known."""
+        with self._database.transaction() as connection:
+            for job_id, (key, loads) in costs.items():
+                _update_job(connection, job_id, recipe_key=key, loads=" ".join(loads))
+
     # ---- the way of an attempt ----------------------------------------------------------------------------------------
 
     def sending(self, claim: Claim) -> Attempt | None:
@@ -254,6 +260,7 @@ def _insert_job(connection: sqlite3.Connection, job: NewJob, revision: int, dige
             "person": job.person, "priority": PRIORITIES.index(job.priority), "servers": json.dumps(list(job.servers)), "group_id": job.group_id,
             "group_name": job.group_name, "retry_of": job.retry_of, "request": json.dumps(request), "request_hash": digest,
             "created_at": now.wall, "created": rows.instant_text(now), "warnings": json.dumps(list(job.warnings)),
+            "recipe_key": job.recipe_key, "loads": " ".join(job.loads),
         },
     )  # fmt: skip
     return job.id

@@ -14,8 +14,6 @@ from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
 from toolkit import __version__
-from toolkit.order import in_line, places
-from toolkit.progress import Progress
 from toolkit.shapes import counts_json
 from toolkit.studio import ServerStatus, Studio
 
@@ -58,15 +56,15 @@ class House:
         return {"servers": [_server_json(server) for server in servers], **await run_in_threadpool(self._line)}
 
     def _line(self) -> dict[str, Any]:
-        jobs = self._studio._ledger.open_jobs()
-        ahead = places(jobs)
-        waiting = [{"job_id": job.id, "position": ahead[job.id] + 1, "expected_start_s": self._expected_start_s(job.id)} for job in in_line(jobs)]
+        waiting = [
+            {
+                "job_id": job_id,
+                "position": (progress.ahead or 0) + 1,
+                "expected_start_s": round(progress.starts_in.expected_s, 1) if progress.starts_in else None,
+            }
+            for job_id, progress in self._studio._standing.waiting().items()
+        ]
         return {"waiting": waiting, "counts": counts_json(self._studio._ledger.counts())["counts"]}
-
-    def _expected_start_s(self, job_id: str) -> float | None:
-        live = self._studio._board.job(job_id)
-        starts_in = Progress.load(live.progress).starts_in if live is not None else None
-        return starts_in.expected_s if starts_in is not None else None
 
     def health(self) -> dict[str, Any]:
         """Whether the home can be read, and which feeders live; looks at no server."""

@@ -6,12 +6,25 @@ Owns the sentences for an open job that cannot go on by itself. Asks no server.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
-from toolkit.jobs import Job, JobStatus
+from toolkit.jobs import Job, JobStatus, OpenJob
 from toolkit.ledger import Ledger, LiveBoard
-from toolkit.order import ahead_of
-from toolkit.progress import Progress
+from toolkit.order import ServerLine, Turn, turns
+from toolkit.progress import Progress, calibrated
+
+
+def waiting_progress(jobs: Sequence[OpenJob], lines: Sequence[ServerLine], now: float) -> dict[str, Progress]:
+    """How every waiting job of a home stands, everybody's before it counted; `now` in unix seconds."""
+    return {turn.job.id: _of_turn(turn) for turn in turns(jobs, lines, now)}
+
+
+def _of_turn(turn: Turn) -> Progress:
+    if turn.starts_s is None:
+        return Progress(ahead=turn.ahead)
+    ends_in = calibrated(turn.starts_s + turn.takes_s, "history") if turn.takes_s is not None else None
+    return Progress(ahead=turn.ahead, starts_in=calibrated(turn.starts_s, "history"), ends_in=ends_in)
 
 
 class Standing:
@@ -30,7 +43,12 @@ class Standing:
         if live is not None and job.status != JobStatus.QUEUED:
             progress = Progress.load(live.progress)
             return progress if trouble is None else replace(progress, stalled=trouble)
-        return Progress(ahead=ahead_of(self._ledger.open_jobs(), job.id), stalled=trouble)
+        return replace(self.waiting().get(job.id, Progress()), stalled=trouble)
+
+    def waiting(self) -> dict[str, Progress]:
+        """How every waiting job of the home stands now."""
+        now = time.time()
+        return waiting_progress(self._ledger.open_jobs(), self._board.lines(now), now)
 
     def trouble_of(self, job: Job) -> str | None:
         """A sentence when an open job waits for a server that cannot be reached or is paused, for a feeder that is silent, or to be released."""

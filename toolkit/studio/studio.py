@@ -23,8 +23,8 @@ from toolkit.exported import Workflow
 from toolkit.inputs import InputStore, WildcardFolder
 from toolkit.jobs import Job, Origin, Priority
 from toolkit.ledger import Backup, Ledger, LiveBoard, NewJob
-from toolkit.order import in_line
 from toolkit.pipelines import build
+from toolkit.pipelines.built import Built
 from toolkit.pipelines.choosing import missing
 from toolkit.pipelines.families import ModelFile
 from toolkit.progress import Progress
@@ -37,6 +37,7 @@ from toolkit.studio.plan import Plan, rehearse
 from toolkit.studio.servers import Servers, ServerStatus
 from toolkit.studio.standing import Standing
 from toolkit.studio.watcher import Watcher
+from toolkit.times import loads_of, recipe_key
 
 if TYPE_CHECKING:
     from toolkit.stats import Stats
@@ -191,17 +192,18 @@ class Studio:
 
     def _new(self, request: Request, usable: Sequence[ServerAddress]) -> NewJob:
         request = self._orders.with_sizes(request)
-        able, warnings, failures = [], list[str](), list[ToolkitError]()
+        able, failures, first = [], list[ToolkitError](), Built({}, {})
         for address in usable:
             catalog = self._servers.catalog(address)
             try:
-                warnings = list(build(request, catalog, wildcards=self._wildcards).warnings) if catalog is not None else warnings
+                built = build(request, catalog, wildcards=self._wildcards) if catalog is not None else first
+                first = first if first.graph else built
                 able.append(address.url)
             except ToolkitError as error:
                 failures.append(error)
         if not able:
             raise failures[0]
-        return NewJob(request, able, warnings=warnings)
+        return NewJob(request, able, warnings=first.warnings, **_cost_of(first.graph))
 
     def _feed(self, urls: Iterable[str]) -> None:
         wanted = set(urls)
@@ -215,7 +217,8 @@ class Studio:
             self._feed(left)
 
     def _retry(self, job: Job, origin: Origin = "notebook") -> JobHandle:
-        new = NewJob(job.request, job.servers, job.priority, origin, job.person, job.group_id, job.group_name, retry_of=job.id)
+        cost = _cost_of(self._ledger.graph(job.id))
+        new = NewJob(job.request, job.servers, job.priority, origin, job.person, job.group_id, job.group_name, retry_of=job.id, **cost)
         (again,) = self._ledger.accept(new)
         self._feed(again.servers)
         return JobHandle(self, again.id)
@@ -264,7 +267,7 @@ class Studio:
     def queue(self) -> Sequence[Job]:
         """Everybody's open jobs: those on a server first, then in the order they will run."""
         jobs = self._ledger.open_jobs()
-        waiting = {job.id: None for job in in_line(jobs)}
+        waiting = self._standing.waiting()
         rest = [job.id for job in jobs if job.id not in waiting]
         found = {job.id: job for job in self._ledger.jobs(status="open", limit=-1)}
         return [found[job_id] for job_id in (*rest, *waiting) if job_id in found]
@@ -395,3 +398,8 @@ class Studio:
         said = f"{shown}. {waiting} in line, {counts.get('done', 0)} done, home {os.fspath(self.home)}"
         held = self._held()
         return f"{said}. {held}" if held else said
+
+
+def _cost_of(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """What ordering needs of a graph; nothing where no catalog was known to build it with."""
+    return {"recipe_key": recipe_key(graph), "loads": loads_of(graph)} if graph else {}

@@ -16,15 +16,16 @@ from typing import TypeAlias
 from toolkit.errors import ToolkitError
 from toolkit.jobs import Job, OpenJob
 from toolkit.ledger import Ledger, LiveBoard
-from toolkit.order import places
 from toolkit.processes import feeder_runs, reap, start_feeder
 from toolkit.progress import Progress
 from toolkit.settings import ServerAddress
+from toolkit.studio.standing import waiting_progress
 
 log = logging.getLogger(__name__)
 
 FAST_S, SLOW_S = 0.005, 0.05
 PLACES_EVERY_S = 0.1  # each end in a fast sweep moves everybody who waits
+COUNTDOWN_S = 1.0  # who waits sees the seconds pass
 FEEDER_CHECK_S = 0.5
 MISSED_BEAT_S = 1.5  # feeders write their pulse each second
 FEEDER_PAUSES_S = (2.0, 4.0, 8.0, 15.0)  # a feeder takes about a second to import before it beats; one that leaves at once may do so again
@@ -49,7 +50,7 @@ class Watcher:
         self._revision = ledger.revision()
         self._line = ledger.line()
         self._open: list[OpenJob] = []
-        self._places: dict[str, int] = {}
+        self._places: dict[str, Progress] = {}
         self._line_moved = False
 
     def feed(self, addresses: list[ServerAddress]) -> None:
@@ -115,7 +116,7 @@ class Watcher:
                 if now != live_version:
                     live_version = now
                     shown = self._tell_progress(shown)
-                if self._line_moved and time.monotonic() - placed >= PLACES_EVERY_S:
+                if time.monotonic() - placed >= (PLACES_EVERY_S if self._line_moved else COUNTDOWN_S):
                     placed, self._line_moved = time.monotonic(), False
                     self._tell_places()
                 if time.monotonic() - checked > FEEDER_CHECK_S:
@@ -142,11 +143,13 @@ class Watcher:
 
     def _tell_places(self) -> None:
         """A waiting job moves up when others end, which changes nothing of its own."""
-        now = places(self._open)
-        for job_id in list(self._callbacks):
-            if job_id in now and now[job_id] != self._places.get(job_id):
-                self._tell(job_id, Progress(ahead=now[job_id]))
-        self._places = {job_id: now[job_id] for job_id in list(self._callbacks) if job_id in now}
+        wall = time.time()
+        now = waiting_progress(self._open, self._board.lines(wall), wall)
+        followed = [job_id for job_id in list(self._callbacks) if job_id in now]
+        for job_id in followed:
+            if _shown(now[job_id]) != _shown(self._places.get(job_id)):
+                self._tell(job_id, now[job_id])
+        self._places = {job_id: now[job_id] for job_id in followed}
 
     def _tell_progress(self, shown: int) -> int:
         for row in self._board.jobs_since(shown):
@@ -196,3 +199,8 @@ class Watcher:
         killed = live is not None and live.pid == pid  # who gives up, as on a full disk, takes its pulse off the board or had none
         failures = failures + 1 if since < pause + LIVED_S and not killed else 0
         self._started[address.url] = (time.monotonic(), start_feeder(self._ledger.home, address, self._headers), failures)
+
+
+def _shown(waiting: Progress | None) -> tuple[int | None, int | None] | None:
+    """What a face shows of a waiting job: its place, and when it starts to the second."""
+    return None if waiting is None else (waiting.ahead, round(waiting.starts_in.expected_s) if waiting.starts_in else None)
