@@ -70,3 +70,16 @@ def test_predictions_are_kept_with_what_became_of_them(studio: Studio) -> None:
     kinds = {(moment, target) for moment, target, *_ in rows}
     assert {("accepted", "start"), ("accepted", "end"), ("started", "end"), ("p50", "end")} <= kinds
     assert all(count == actual and holds for _, _, count, actual, holds in rows)
+
+
+def test_a_plan_says_how_long_it_takes_once_that_is_known(studio: Studio) -> None:
+    requests = [asked(number, "standin_illustrious") for number in range(50, 60)]
+    assert studio.plan(requests).duration is None
+    studio.submit_many([asked(number, "standin_illustrious") for number in range(4)]).wait(60)
+    plan = studio.plan(requests)
+    assert plan.duration is not None
+    assert plan.duration.low_s < plan.duration.expected_s < plan.duration.high_s
+    assert "about" in plan.sentence
+    began = time.monotonic()
+    studio.submit_many(requests).wait(60)
+    assert time.monotonic() - began < 3 * plan.duration.high_s + 2

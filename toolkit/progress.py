@@ -87,6 +87,16 @@ class Progress:
         return cls(**{**fields, **{name: Range(**fields[name]) for name in ("starts_in", "ends_in") if fields[name]}})
 
 
+def duration(seconds: float) -> str:
+    """Seconds as one says them: 0.4 s, 8 s, 3 min, 1 h 20 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s".replace(".0 s", " s")
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def calibrated(seconds: float, basis: Literal["history", "family", "this_run"], ratios: Sequence[float] = ()) -> Range:
     """The range around a prediction: by how past ones of its kind turned out (`actual / expected`), else by rule.
 

@@ -30,7 +30,7 @@ def validate(
 ) -> None:
     """Say of workflows what can be set and what a server would refuse; nothing is sent (2: something would be refused)."""
     with contextlib.ExitStack() as stack:
-        known = [_saved_catalog(catalog)] if catalog is not None else stack.enter_context(context.obj.studio())._servers.catalogs()
+        known = [_saved_catalog(catalog)] if catalog is not None else stack.enter_context(context.obj.studio())._servers.catalogs().values()
         bad = [file for file in files if not _validated(file, known, as_json)]
     if bad:
         raise typer.Exit(CALL_WRONG)

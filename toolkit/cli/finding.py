@@ -15,9 +15,10 @@ import typer
 from toolkit.cli.door import JOB_FAILED, app
 from toolkit.cli.following import final_within
 from toolkit.cli.options import AsJson
-from toolkit.cli.printing import duration, percent, print_jobs, print_json, print_table, say
+from toolkit.cli.printing import percent, print_jobs, print_json, print_table, say
 from toolkit.errors import OutputError, RequestInvalid
 from toolkit.jobs import IN_FLIGHT, Job, JobStatus
+from toolkit.progress import duration
 from toolkit.requests import Kind
 from toolkit.studio import Studio
 

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-from toolkit.cli.printing import duration, percent, say
+from toolkit.cli.printing import percent, say
 from toolkit.jobs import Job, JobStatus
-from toolkit.progress import Progress
+from toolkit.progress import Progress, duration
 from toolkit.studio import JobHandle
 
 REFRESH_S = 0.2  # between looks at the line and the clock when no news comes

@@ -73,14 +73,6 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def percent(progress: Progress) -> str:
     """How far, never rounded up: 100 % means that the files are here."""
     return f"{int(progress.fraction * 100)} %"

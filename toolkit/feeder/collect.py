@@ -16,8 +16,8 @@ from toolkit import __version__
 from toolkit.crashpoints import reached
 from toolkit.errors import DiskFull, OutputError, OutputGone, ServerRefused, ServerUnreachable, ToolkitError
 from toolkit.failures import failure_words, without_secrets
-from toolkit.feeder.forecast import Forecaster
 from toolkit.feeder.link import Link
+from toolkit.forecast import Forecaster
 from toolkit.graph import NodeCatalog
 from toolkit.inputs import InputStore
 from toolkit.jobs import Attempt, Job, JobStatus, OutputFile

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from toolkit.errors import HomeUnusable, ServerError, ToolkitError
 from toolkit.feeder.collect import Desk, reason_of, server_folder
-from toolkit.feeder.forecast import Forecaster
 from toolkit.feeder.link import Link
 from toolkit.feeder.run import Run
+from toolkit.forecast import Forecaster
 from toolkit.graph import NodeCatalog
 from toolkit.inputs import InputStore, WildcardFolder
 from toolkit.jobs import IN_FLIGHT, Job, JobStatus, OpenJob

@@ -182,7 +182,8 @@ class Jobs:
         """What a request (with its `kind`) would do, nothing sent: faults, duplicates, which family and why."""
         plan = self._studio.plan(parse_request(self._studio._orders.with_references(fields)))
         said = {name: list(getattr(plan, name)) for name in ("faults", "warnings", "choices")}
-        return {"jobs": plan.jobs, "duplicates": plan.duplicates, **said, "sentence": plan.sentence, "graph": plan.graph}
+        counts = {"jobs": plan.jobs, "duplicates": plan.duplicates, "duration_s": _range_json(plan.duration)}
+        return {**counts, **said, "sentence": plan.sentence, "graph": plan.graph}
 
     def _accepted(self, request: JobRequest) -> JSONResponse:
         handle = self._studio.submit(request, origin="rest")

@@ -107,18 +107,18 @@ class Servers:
             self._catalogs[address.url] = held
         return held[1]
 
-    def catalogs(self) -> list[NodeCatalog]:
-        """What each server can run; one that nobody has asked yet is looked at.
+    def catalogs(self) -> dict[str, NodeCatalog]:
+        """What each server can run, by its url; one that nobody has asked yet is looked at.
 
         Raises:
             ServerUnreachable: none of the named ones answers.
         """
-        found = []
+        found: dict[str, NodeCatalog] = {}
         for address in self.usable():
             if self.catalog(address) is None:
                 self.look(address)
             catalog = self.catalog(address)
-            found += [catalog] if catalog is not None else []
+            found |= {address.url: catalog} if catalog is not None else {}
         return found
 
     def usable(self) -> list[ServerAddress]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from toolkit.crashpoints import reached
 from toolkit.errors import RequestInvalid, ToolkitError
 from toolkit.exported import Workflow
+from toolkit.forecast import Forecaster
 from toolkit.inputs import InputStore, WildcardFolder
 from toolkit.jobs import Job, Origin, Priority
 from toolkit.ledger import Backup, Ledger, LiveBoard, NewJob
@@ -126,7 +127,7 @@ class Studio:
 
     def workflow(self, source: Workflow | str | PathLike[str] | bytes | Mapping[str, Any]) -> Workflow:
         """A workflow file, or the graph inside a picture or clip, read with what the servers know of its nodes."""
-        return (source if isinstance(source, Workflow) else Workflow.load(source)).with_best(self._servers.catalogs())
+        return (source if isinstance(source, Workflow) else Workflow.load(source)).with_best(self._servers.catalogs().values())
 
     def upload(self, image: Any) -> ImageRef:
         """Keep a picture in this home: a path, bytes, a PIL.Image or an output; requests refer to it.
@@ -155,7 +156,13 @@ class Studio:
     def plan(self, work: Request | Iterable[Request]) -> Plan:
         """What a request or a batch would do, nothing sent: jobs, duplicates, what is missing and where it belongs, the first graph."""
         requests = [self._orders.with_sizes(request) for request in ([work] if isinstance(work, Request) else work)]
-        return rehearse(requests, self._servers.catalogs(), self._ledger, self._wildcards)
+        return rehearse(requests, self._servers.catalogs(), self._ledger, self._wildcards, self._forecast)
+
+    def _forecast(self, url: str) -> Forecaster:
+        """What the runs so far say of a server."""
+        made = Forecaster(self._ledger, url)
+        made.load()
+        return made
 
     def submit(
         self, request: Request, *, priority: Priority = "normal", reuse: bool | None = None, origin: Origin = "notebook", person: str = "owner"
@@ -308,7 +315,7 @@ class Studio:
         Raises:
             RequestInvalid: no such family, with the nearest one.
         """
-        return missing(kind_or_family, self._servers.catalogs())
+        return missing(kind_or_family, list(self._servers.catalogs().values()))
 
     def pause(self, server: str | None = None, *, free_memory: bool = False, note: str | None = None) -> None:
         """Keep a server for yourself: what runs there ends, nothing more is sent until `resume`.

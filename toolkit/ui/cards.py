@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from toolkit.errors import OutputError
 from toolkit.jobs import Job, JobStatus, OutputFile, error_of
-from toolkit.progress import Progress
+from toolkit.progress import Progress, duration
 from toolkit.studio import ServerStatus
 from toolkit.thumbnails import thumbnail
 from toolkit.ui.live import View
@@ -35,16 +35,6 @@ WORDS = {
 def text(value: object) -> str:
     """Anything as text that no browser takes for markup."""
     return escape(str(value), quote=True)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as one says them: 0.4 s, 8 s, 3 min, 1 h 20 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s".replace(".0 s", " s")
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def time_left(progress: Progress) -> str:
