@@ -1,0 +1,153 @@
+"""The common order, measured: models loaded as seldom as can be, a guest beside a sweep, servers of different speeds.
+
+On the built-in engine, and what loading costs on a real server too. Each figure is the median of paired runs unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest import mock
+
+from tests.conftest import end_children
+from toolkit import ImageRequest, Studio
+from toolkit.processes import engine_url
+
+Row = Callable[..., None]
+PAIRS = 5
+SPEEDS = (1, 2, 2, 4)
+
+
+def asked(number: int, model: str, *, steps: int = 3, size: int = 64) -> ImageRequest:
+    """A small picture of its own."""
+    return ImageRequest(prompt=f"a fox {number}", seed=number, model=model, width=size, height=size, steps=steps, quality_tags=False)
+
+
+@contextmanager
+def studio_of(servers: str | Sequence[str], **environment: str) -> Iterator[Studio]:
+    """A studio in a home of its own, under these settings."""
+    with mock.patch.dict(os.environ, environment), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        with Studio(servers, home=home) as studio:
+            yield studio
+        end_children(home)
+
+
+def loads(studio: Studio) -> int:
+    """How many of its jobs read a model."""
+    return int(studio.sql("from jobs select count(*) filter (warmth = 'cold')").fetchall()[0][0])
+
+
+def alternating(studio: Studio, models: Sequence[str], first: int, count: int, **fields: int) -> float:
+    """Seconds that jobs over two models take, submitted alternating."""
+    began = time.perf_counter()
+    studio.submit_many([asked(first + number, models[number % 2], **fields) for number in range(count)]).wait(1200)
+    return time.perf_counter() - began
+
+
+def two_models(row: Row, real: str | None) -> None:
+    """Forty jobs over two checkpoints, by what is loaded and by arrival."""
+    models = ("standin_xl.safetensors", "standin_illustrious.safetensors")
+    with studio_of("engine", TOOLKIT_ENGINE_STEP_S="0.02", TOOLKIT_ENGINE_LOAD_S="5", TOOLKIT_PATIENCE_S="60") as studio:
+        alternating(studio, models, 0, 40)
+        row("engine: loads of 40 alternating jobs over two models, 5 s a load", loads(studio), "loads", "<= 2", loads(studio) <= 2, "one run")
+        held = held_back(studio)
+        row("engine: longest anybody was held back by them", held, "s", "<= 60", held <= 60, "one run")
+    if real is not None:
+        checkpoints = real_checkpoints(real)
+        ratios = []
+        for pair in range(PAIRS):
+            took = {}
+            for patience in ("0", "600") if pair % 2 else ("600", "0"):
+                with studio_of(real, TOOLKIT_PATIENCE_S=patience) as studio:
+                    took[patience] = alternating(studio, checkpoints, 1000 * pair + int(patience), 40, steps=1)
+            ratios.append(took["600"] / took["0"])
+        ratio = statistics.median(ratios)
+        row("real: 40 alternating jobs over two checkpoints", ratio, "of by arrival", "<= 0.75", ratio <= 0.75)
+
+
+def held_back(studio: Studio) -> float:
+    """The longest time that jobs which came later took before one that waited, in seconds."""
+    rows = studio.sql("from jobs select epoch(started_at), run_s, job_id order by created_at, job_id").fetchall()
+    order = {job.id: job.seq for job in studio._ledger.jobs(limit=-1)}
+    return max(sum(run_s for start, run_s, job in rows if order[job] > order[mine] and start < began) for began, _, mine in rows)
+
+
+def real_checkpoints(url: str) -> tuple[str, str]:
+    """Two checkpoints of a real server."""
+    with studio_of(url) as studio:
+        catalog = next(iter(studio._servers.catalogs().values()))
+        first, second, *_ = catalog.choices("CheckpointLoaderSimple", "ckpt_name")
+        return first, second
+
+
+def guest(row: Row) -> None:
+    """A sweep of 200 and a guest's picture with another model, on one server."""
+    with studio_of("engine", TOOLKIT_ENGINE_STEP_S="0.02", TOOLKIT_ENGINE_LOAD_S="0.5") as studio:
+        studio.submit_many([asked(number, "standin_illustrious") for number in range(5)]).wait(60)
+        began = time.perf_counter()
+        sweep = studio.submit_many([asked(number, "standin_illustrious") for number in range(100, 300)])
+        time.sleep(2)
+        before = sum(1 for job in sweep if job.job.started is not None)
+        picture = studio.submit(asked(999, "standin_xl.safetensors"), origin="page", person="ben")
+        picture.wait(120)
+        start = picture.job.started
+        between = sum(1 for job in sweep if job.job.started is not None and start is not None and job.job.started.wall < start.wall) - before
+        row(
+            "engine: jobs of a sweep of 200 that start before a guest's picture",
+            between,
+            "jobs",
+            "<= 2",
+            between <= 2,
+            "one run; one runs, one waits on the server",
+        )
+        sweep.wait(600)
+        together = time.perf_counter() - began
+        alone = time.perf_counter()
+        studio.submit_many([asked(number, "standin_illustrious") for number in range(1100, 1300)]).wait(600)
+        alone = time.perf_counter() - alone
+        row("engine: a sweep of 200 with a guest's picture", together / alone, "of without", "<= 1.15", together / alone <= 1.15, "one pair")
+
+
+@contextmanager
+def engines(step_s: float) -> Iterator[list[str]]:
+    """Four engines of speeds 1, 2, 2, 4."""
+    with ExitStack() as stack:
+        homes = [Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))) for _ in SPEEDS]
+        for home, speed in zip(homes, SPEEDS, strict=True):
+            command = [sys.executable, "-m", "toolkit.engine", "--home", str(home), "--step-s", str(step_s / speed), "--load-s", "0", "--idle-s", "0"]
+            child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stack.callback(child.wait, 20)
+            stack.callback(child.terminate)
+        while any(engine_url(home) is None for home in homes):
+            time.sleep(0.05)
+        yield [str(engine_url(home)) for home in homes]
+
+
+def four_servers(row: Row) -> None:
+    """200 jobs of mixed length on four engines, beside the work divided by the speed that each showed."""
+    draw = random.Random(3)
+    lengths = [draw.choice((4, 8, 16, 30)) for _ in range(200)]
+    with engines(0.12) as urls, studio_of(urls) as studio:
+        studio.submit_many([asked(number, "standin_illustrious", steps=4) for number in range(12)]).wait(120)  # who is how fast
+        began = time.time()
+        studio.submit_many([asked(1000 + number, "standin_illustrious", steps=steps) for number, steps in enumerate(lengths)]).wait(600)
+        took = time.time() - began
+        speeds = studio.sql("from jobs select sum(steps) / sum(run_s) where epoch(created_at) >= $since group by server_url", since=began - 0.5).fetchall()
+        bound = sum(lengths) / sum(speed for (speed,) in speeds)
+        row("engine: 200 jobs of mixed length on servers of speeds 1, 2, 2, 4", took / bound, "of the lower bound", "<= 1.1", took / bound <= 1.1, "one run")
+
+
+def measure(row: Row, real: str | None) -> None:
+    """All of it."""
+    two_models(row, real)
+    guest(row)
+    four_servers(row)
