@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -220,7 +221,7 @@ def test_jobs_are_filtered_counted_and_paged_from_the_newest(ledger):
     assert found(since=jobs[5].created.wall) == [clip.id, jobs[6].id, jobs[5].id]
     assert found(status="sleeping") == []
     assert ledger.count() == 8
-    assert (ledger.count(status="open"), ledger.count(project="owl"), ledger.count(kind="image", since=jobs[5].created.wall)) == (7, 4, 2)
+    assert (ledger.count(status="open"), ledger.count(project="owl"), ledger.count(kind="image", project="owl")) == (7, 4, 4)
     assert ledger.counts() == {"queued": 7, "done": 1}
 
 
@@ -542,12 +543,28 @@ def test_what_a_server_said_is_remembered(ledger):
 def test_another_configuration_is_another_environment(ledger):
     ids = [ledger.remember_server(A, {"version": version}, None, None) for version in ("1", "2", "1")]
     ids.append(ledger.remember_server(B, {"version": "1"}, None, None))
-    assert ids[0] == ids[2]
-    assert len(set(ids)) == 3
+    assert len(set(ids)) == 4, "going back begins a period of its own"
     found = {about["environment_id"]: about for about in ledger.environments()}
     assert found[ids[1]]["facts"] == {"version": "2"}
-    assert found[ids[0]]["first_seen_at"] <= found[ids[0]]["last_seen_at"]
-    assert found[ids[0]]["revision"] > found[ids[1]]["revision"]
+    assert ledger.remember_server(A, {"version": "1"}, "restarted", None) == ids[2]
+    found = {about["environment_id"]: about for about in ledger.environments()}
+    first, second, third = (found[environment_id] for environment_id in ids[:3])
+    assert first["facts"] == third["facts"]
+    assert first["first_seen_at"] == first["last_seen_at"] < second["first_seen_at"] < third["first_seen_at"] < third["last_seen_at"]
+    assert third["revision"] > second["revision"]
+
+
+def test_the_owners_words_stay_and_a_price_begins_a_period(ledger):
+    ledger.name_server(A, "attic", 0.4)
+    before = ledger.remember_server(A, {"device": "RTX 3060"}, None, None)
+    assert ledger.server(A).facts == {"device": "RTX 3060", "price_per_hour": 0.4}
+    revision = ledger.revision()
+    ledger.name_server(A, "cellar", 0.4)
+    assert ledger.revision() > revision
+    assert ledger.remember_server(A, {"device": "RTX 3060"}, None, None) == before, "a name is no change of the server"
+    ledger.name_server(A, "cellar", None)
+    assert ledger.remember_server(A, {"device": "RTX 3060"}, None, None) != before
+    assert [(about["name"], about["facts"].get("price_per_hour")) for about in ledger.environments()] == [("cellar", 0.4), ("cellar", None)]
 
 
 def test_a_server_that_only_has_a_feeder_has_no_facts_yet(ledger):
@@ -577,6 +594,54 @@ def test_what_a_job_costs_can_be_said_later_and_is_seen_in_the_line(ledger):
     ledger.describe({unknown.id: ("k2", ("z",))})
     assert [(job.recipe_key, job.loads) for job in line.jobs()] == [("k", ("x", "y")), ("k2", ("z",))]
     assert ledger.job(known.id).revision < ledger.job(unknown.id).revision
+
+
+def test_the_longest_run_is_known_by_kind_and_server_of_those_that_ended_well(ledger):
+    assert ledger.longest_run_s("image", ENGINE) is None
+    epoch = ledger.take_server(ENGINE)
+    for status, run_s in [(JobStatus.DONE, 4.0), (JobStatus.DONE, 6.0), (JobStatus.DONE, 5.0), (JobStatus.FAILED, 60.0), (JobStatus.DONE, None)]:
+        done(ledger, accepted(ledger), epoch, status, timings=Timings(run_s=run_s))
+    done(ledger, accepted(ledger), epoch)
+    assert (ledger.longest_run_s("image", ENGINE), ledger.longest_run_s("video", ENGINE), ledger.longest_run_s("image", A)) == (6.0, None, None)
+
+
+@settings(relaxed, max_examples=20)
+@given(st.data())
+def test_counts_and_pages_agree_with_a_plain_look_at_all_jobs(data):
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder))
+        epoch = ledger.take_server(ENGINE)
+        for _ in range(data.draw(st.integers(0, 12))):
+            kind = data.draw(st.sampled_from([ImageRequest, VideoRequest]))
+            (job,) = ledger.accept(NewJob(kind(prompt="a", project=data.draw(st.sampled_from(["fox", "owl"]))), [ENGINE], reuse=False))
+            match data.draw(st.sampled_from(["queued", "cancelled", "submitted", "done", "again"])):
+                case "cancelled":
+                    ledger.ask_cancel(job.id)
+                case "submitted":
+                    sent(ledger, job, epoch)
+                case "done":
+                    done(ledger, job, epoch)
+                case "again":
+                    done(ledger, job, epoch, JobStatus.LOST, again=True)
+        everything = ledger.jobs(limit=100)
+        asked = {
+            "status": data.draw(st.sampled_from([None, "open", "final", "done", "queued", "failed"])),
+            "project": data.draw(st.sampled_from([None, "fox", "owl", "nobody"])), "kind": data.draw(st.sampled_from([None, "image", "video"])),
+        }  # fmt: skip
+        words = {"open": OPEN, "final": FINAL}.get(asked["status"], {asked["status"]})
+        fit = [
+            job.id for job in everything
+            if (asked["status"] is None or job.status in words) and asked["project"] in (None, job.project) and asked["kind"] in (None, job.kind)
+        ]  # fmt: skip
+        assert [job.id for job in ledger.jobs(**asked, limit=100)] == fit
+        assert [job.id for job in ledger.jobs(**asked, since=0.0, limit=100)] == fit
+        assert ledger.count(**asked) == len(fit)
+        pages, before = [], None
+        while page := ledger.jobs(**asked, before_seq=before, limit=2):
+            pages, before = pages + page, page[-1].seq
+        assert [job.id for job in pages] == fit
+        assert ledger.counts() == {status: n for status in JobStatus if (n := sum(job.status == status for job in everything))}
+        ledger.close()
 
 
 def test_the_witness_is_the_last_prompt_whose_history_the_server_must_have(ledger):
@@ -1136,3 +1201,25 @@ def test_a_disk_that_cannot_be_read_for_a_moment_took_no_file_away(ledger, monke
     assert ledger.look_at_files() == 0
     monkeypatch.undo()
     assert disks(ledger, job) == ["present"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "index"),
+    [
+        (lambda ledger: ledger.open_jobs(), "jobs_open"), (lambda ledger: ledger.held(), "jobs_open"), (lambda ledger: ledger.in_flight(A), "attempts_open"),
+        (lambda ledger: ledger.witness(A), "attempts_witness"), (lambda ledger: ledger.jobs(status="failed"), "jobs_listed"),
+        (lambda ledger: ledger.jobs(kind="video", project="fox", before_seq=5), "jobs_listed"), (lambda ledger: ledger.jobs(since=5.0), "jobs_created"),
+        (lambda ledger: ledger.jobs(group="g"), "jobs_group"), (lambda ledger: ledger.changed_since(7), "jobs_revision"),
+        (lambda ledger: ledger.history_since(7), "jobs_revision"), (lambda ledger: ledger.etas(A, "image", "started", "end"), "etas_known"),
+        (lambda ledger: ledger.has_equal(ImageRequest(prompt="a", seed=1)), "jobs_request"), (lambda ledger: ledger.counts(), "tallies"),
+        (lambda ledger: ledger.count(status="failed"), "tallies"), (lambda ledger: ledger.longest_run_s("image", A), "longest"),
+    ],
+)  # fmt: skip
+def test_what_is_asked_all_the_time_walks_an_index_and_never_all_jobs(ledger, monkeypatch, ask, index):
+    """SQLite silently walks a million rows of kilobytes where a query is worded otherwise than a partial index."""
+    asked, inner = [], ledger._database.rows
+    monkeypatch.setattr(ledger._database, "rows", lambda query, *values: asked.append((query, values)) or inner(query, *values))
+    ask(ledger)
+    plan = [row["detail"] for query, values in asked for row in inner(f"EXPLAIN QUERY PLAN {query}", *values)]
+    assert index in str(plan)
+    assert [step for step in plan if re.match(r"SCAN (jobs|attempts|files|etas)\b(?!.*INDEX)", step)] == []

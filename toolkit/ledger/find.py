@@ -22,6 +22,10 @@ from toolkit.ledger.origin import HELD_TO
 from toolkit.requests import Request
 
 JOB_IDS = "SELECT id FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 20"
+# one short walk in the index for each project, kind and status that the filters let through: a rare one is found among a million at once
+NEWEST_OF_EACH = """SELECT newest.seq FROM (SELECT * FROM tallies WHERE %s) AS tally JOIN jobs AS newest ON newest.seq IN (
+    SELECT seq FROM jobs AS one INDEXED BY jobs_listed
+    WHERE one.project = tally.project AND one.kind = tally.kind AND one.status = tally.status AND seq < ? ORDER BY seq DESC LIMIT ?)"""
 
 
 class Finder:
@@ -61,20 +65,28 @@ class Finder:
         before_seq: int | None = None, group: str | None = None, limit: int = 20,
     ) -> list[Job]:  # fmt: skip
         """The newest jobs first; `status` is one status, `open` or `final`."""
-        where, values = _filters(status, project, kind, since, group)
-        if before_seq is not None:
-            where, values = f"{where} AND jobs.seq < ?", [*values, before_seq]
+        where, values = _filters(status, project, kind)
+        if where != "1" and since is None and group is None:
+            where, values = f"seq IN ({NEWEST_OF_EACH % where})", [*values, 2**62 if before_seq is None else before_seq, limit]
+        if since is not None:  # the first condition ends the walk, the second is exact where a clock was set
+            where, values = (
+                f"{where} AND seq >= (SELECT min(seq) FROM jobs INDEXED BY jobs_created WHERE created_at >= ?) AND created_at >= ?",
+                [*values, since, since],
+            )
+        for condition, value in (("group_id = ?", group), ("seq < ?", before_seq)):
+            if value is not None:
+                where, values = f"{where} AND {condition}", [*values, value]
         found = self._database.rows(f"SELECT id FROM jobs WHERE {where} ORDER BY seq DESC LIMIT ?", *values, limit)
         return sorted(self._jobs("jobs.id IN (%s)", [row["id"] for row in found]), key=lambda job: -job.seq)
 
-    def count(self, *, status: str | None = None, project: str | None = None, kind: str | None = None, since: float | None = None) -> int:
+    def count(self, *, status: str | None = None, project: str | None = None, kind: str | None = None) -> int:
         """How many jobs these filters let through."""
-        where, values = _filters(status, project, kind, since, None)
-        return int(self._database.rows(f"SELECT count(*) FROM jobs WHERE {where}", *values)[0][0])
+        where, values = _filters(status, project, kind)
+        return int(self._database.rows(f"SELECT coalesce(sum(count), 0) FROM tallies WHERE {where}", *values)[0][0])
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each status."""
-        return {row[0]: row[1] for row in self._database.rows("SELECT status, count(*) FROM jobs GROUP BY status")}
+        return {row[0]: row[1] for row in self._database.rows("SELECT status, sum(count) FROM tallies WHERE count > 0 GROUP BY status")}
 
     def changed_since(self, revision: int, wanted: Callable[[str], bool] = lambda job_id: True) -> tuple[int, list[Job]]:
         """The jobs changed after this revision whose ids are `wanted`, asked once they are known, and the revision that covers all."""
@@ -96,7 +108,7 @@ class Finder:
 
     def held(self) -> int:
         """How many open jobs are held because this home is a copy."""
-        where, values = _filters("open", None, None, None, None)
+        where, values = _filters("open", None, None)
         return int(self._database.rows(f"SELECT count(*) FROM jobs WHERE {where} AND seq <= {HELD_TO}", *values)[0][0])
 
     def revision(self) -> int:
@@ -119,9 +131,8 @@ class Finder:
 
     def in_flight(self, server_url: str) -> list[Attempt]:
         """The attempts that were sent to this server and have not ended."""
-        status = ", ".join(f"'{status}'" for status in IN_FLIGHT)
         query = f"""SELECT attempts.* FROM attempts JOIN jobs ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number
-            WHERE server_url = ? AND attempts.status IN ({status}) AND jobs.seq > {HELD_TO} ORDER BY jobs.seq"""
+            WHERE server_url = ? AND attempts.status IN ({rows.listed(IN_FLIGHT)}) AND jobs.seq > {HELD_TO} ORDER BY jobs.seq"""
         return [rows.read_attempt(row) for row in self._database.rows(query, server_url)]
 
     def hash_of(self, request: Request) -> str:
@@ -130,8 +141,7 @@ class Finder:
 
     def has_equal(self, request: Request) -> bool:
         """Whether a job with an equal request is open or done."""
-        words = ", ".join(f"'{status}'" for status in OPEN | {JobStatus.DONE})
-        query = f"SELECT 1 FROM jobs WHERE request_hash = ? AND cancel_asked = 0 AND status IN ({words}) LIMIT 1"
+        query = f"SELECT 1 FROM jobs WHERE request_hash = ? AND cancel_asked = 0 AND status IN ({rows.listed(OPEN | {JobStatus.DONE})}) LIMIT 1"
         return bool(self._database.rows(query, self.hash_of(request)))
 
     def group(self, name: str) -> tuple[str, str]:
@@ -149,8 +159,8 @@ class Finder:
 
     def longest_run_s(self, kind: str, server_url: str) -> float | None:
         """The longest time that a job of this kind ever ran on this server before it ended well, in seconds."""
-        query = "SELECT max(run_s) FROM attempts JOIN jobs ON jobs.id = job_id WHERE server_url = ? AND kind = ? AND attempts.status = 'done'"
-        return self._database.rows(query, server_url, kind)[0][0]  # type: ignore[no-any-return]
+        found = self._database.rows("SELECT run_s FROM longest WHERE server_url = ? AND kind = ?", server_url, kind)
+        return found[0][0] if found else None
 
     def past_runs(self, server_url: str, limit: int) -> list[PastRun]:
         """The last runs that ended well on this server and were watched, oldest first."""
@@ -221,8 +231,9 @@ class Finder:
         return [rows.read_rating(row) for row in self._of_jobs(query, job_ids)]
 
     def environments(self) -> list[dict[str, Any]]:
-        """Every server configuration ever seen, with its period."""
-        found = self._database.rows("SELECT * FROM environments ORDER BY first_seen_at")
+        """Every server configuration ever seen, with its period and the owner's word for the server."""
+        query = "SELECT environments.*, servers.name FROM environments LEFT JOIN servers ON servers.url = server_url ORDER BY first_seen_at"
+        found = self._database.rows(query)
         return [{**dict(row), "facts": json.loads(row["facts"])} for row in found]
 
     def _of_jobs(self, query: str, ids: Sequence[str]) -> Iterator[sqlite3.Row]:
@@ -246,16 +257,14 @@ def _chunks(ids: Sequence[str], size: int = 500) -> Iterable[Sequence[str]]:
     return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
-def _filters(status: str | None, project: str | None, kind: str | None, since: float | None, group: str | None) -> tuple[str, list[Any]]:
+def _filters(status: str | None, project: str | None, kind: str | None) -> tuple[str, list[Any]]:
     where, values = ["1"], list[Any]()
     if status in ("open", "final"):
         words = OPEN if status == "open" else FINAL
-        where.append(f"status IN ({', '.join(repr(str(word)) for word in words)})")
+        where.append(f"status IN ({rows.listed(words)})")
     elif status is not None:
         where, values = [*where, "status = ?"], [*values, status]
-    for column, value in (("project", project), ("kind", kind), ("group_id", group)):
+    for column, value in (("project", project), ("kind", kind)):
         if value is not None:
             where, values = [*where, f"{column} = ?"], [*values, value]
-    if since is not None:
-        where, values = [*where, "created_at >= ?"], [*values, since]
     return " AND ".join(where), values

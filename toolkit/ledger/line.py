@@ -13,7 +13,7 @@ from toolkit.ledger.origin import HELD_TO
 
 COLUMNS = "jobs.seq, jobs.id, jobs.status, kind, priority, person, servers, created_at, cancel_asked, attempt, server_url, recipe_key, loads"
 QUERY = f"SELECT {COLUMNS} FROM jobs LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt"
-STATUSES = ", ".join(f"'{status}'" for status in sorted(OPEN))
+STATUSES = rows.listed(OPEN)
 
 
 class Line:

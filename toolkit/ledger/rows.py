@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from toolkit.jobs import PRIORITIES, Attempt, Eta, Instant, Job, NodeTiming, OpenJob, OutputFile, Rating, Timings
+from toolkit.jobs import PRIORITIES, Attempt, Eta, Instant, Job, JobStatus, NodeTiming, OpenJob, OutputFile, Rating, Timings
 from toolkit.ledger.entries import PastRun
 from toolkit.requests import parse_request
 
@@ -76,13 +76,39 @@ ALTER TABLE jobs ADD COLUMN recipe_key TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN loads TEXT NOT NULL DEFAULT ''
 """
 
-MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS, RECIPES)  # never change one that was released: append
+# A million jobs: what is counted, listed or compared over all of them is kept beside them, since a row of jobs or attempts is kilobytes long.
+# `tallies` are kept by SQLite itself, so that no way of changing a status can forget them; inside a trigger no statement ends its line.
+TALLIES_AND_OWNERS_WORDS = """
+CREATE TABLE tallies (
+  project TEXT NOT NULL, kind TEXT NOT NULL, status TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (project, kind, status)) WITHOUT ROWID;
+INSERT INTO tallies SELECT project, kind, status, count(*) FROM jobs GROUP BY project, kind, status;
+CREATE TRIGGER tally_new AFTER INSERT ON jobs BEGIN
+  INSERT INTO tallies VALUES (new.project, new.kind, new.status, 1) ON CONFLICT DO UPDATE SET count = count + 1; END;
+CREATE TRIGGER tally_moved AFTER UPDATE OF status ON jobs WHEN old.status <> new.status BEGIN
+  UPDATE tallies SET count = count - 1 WHERE project = old.project AND kind = old.kind AND status = old.status; INSERT INTO tallies
+  VALUES (new.project, new.kind, new.status, 1) ON CONFLICT DO UPDATE SET count = count + 1; END;
+CREATE INDEX jobs_listed ON jobs(project, kind, status);
+CREATE INDEX jobs_named ON jobs(group_name, group_id) WHERE group_name IS NOT NULL;
+CREATE INDEX attempts_witness ON attempts(server_url) WHERE status IN ('done', 'done_partial', 'failed');
+CREATE TABLE longest (server_url TEXT NOT NULL, kind TEXT NOT NULL, run_s REAL NOT NULL, PRIMARY KEY (server_url, kind)) WITHOUT ROWID;
+INSERT INTO longest SELECT server_url, kind, max(run_s) FROM attempts JOIN jobs ON jobs.id = job_id
+  WHERE attempts.status = 'done' AND run_s IS NOT NULL GROUP BY server_url, kind;
+ALTER TABLE servers ADD COLUMN name TEXT;
+ALTER TABLE servers ADD COLUMN price_per_hour REAL
+"""
+
+MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS, RECIPES, TALLIES_AND_OWNERS_WORDS)  # never change one that was released: append
 
 FILE_COLUMNS = tuple(f.name for f in fields(OutputFile) if f.name != "path")
 JOB_QUERY = """
 SELECT jobs.*, attempts.server_url, attempts.submitted, attempts.sent, attempts.started, attempts.timings FROM jobs
 LEFT JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt
 """
+
+
+def listed(statuses: Set[JobStatus]) -> str:
+    """Statuses for `IN (...)`, in the order of the indexes: SQLite uses a partial index only where its condition is repeated to the letter."""
+    return ", ".join(f"'{status}'" for status in JobStatus if status in statuses)
 
 
 def instant_text(instant: Instant | None) -> str | None:

@@ -30,6 +30,10 @@ from toolkit.ledger.origin import HELD_TO, identify, refuse_network_disk
 ROOM_BYTES = 8_000_000  # what two running jobs may still write into the ledger, and the largest request
 
 
+LONGEST = """INSERT INTO longest VALUES (?, (SELECT kind FROM jobs WHERE id = ?), ?)
+    ON CONFLICT DO UPDATE SET run_s = max(run_s, excluded.run_s)"""
+
+
 class Ledger(Finder):
     """`ledger.sqlite` of a home, the truth about jobs; safe to use from any thread and many processes."""
 
@@ -121,6 +125,8 @@ class Ledger(Finder):
             for file in outcome.files:
                 _insert(connection, "files", rows.file_values(attempt.job_id, file))
             _insert_etas(connection, attempt, outcome.etas)
+            if outcome.status == JobStatus.DONE and facts["run_s"] is not None:
+                connection.execute(LONGEST, (attempt.server_url, attempt.job_id, facts["run_s"]))
             job = connection.execute("SELECT warnings, cancel_asked FROM jobs WHERE id = ?", (attempt.job_id,)).fetchone()
             known = json.loads(job["warnings"])
             warnings = json.dumps(known + [text for text in outcome.warnings if text not in known])
@@ -176,12 +182,18 @@ class Ledger(Finder):
             return int(connection.execute(query, (url,)).fetchone()[0])
 
     def remember_server(self, url: str, facts: Mapping[str, Any], instance: str | None, catalog: NodeCatalog | None) -> str:
-        """Store what a server said of itself and its catalog; returns the id of its configuration, a new one when anything changed."""
-        environment_id = hashlib.sha256(json.dumps([url, dict(facts)], sort_keys=True, default=str).encode()).hexdigest()[:12]
+        """Store what a server said of itself and its catalog; returns the id of its configuration, a new one when anything changed.
+
+        A server that goes back to an older version begins a new period, with an id of its own.
+        """
         now = time.time()
         blob = rows.packed({"object_info": catalog.object_info, "embeddings": catalog.embeddings}) if catalog is not None else None
         digest = hashlib.sha256(blob).hexdigest()[:16] if blob is not None else None
         with self._database.transaction() as connection:
+            before = connection.execute("SELECT environment_id, facts, price_per_hour FROM servers WHERE url = ?", (url,)).fetchone()
+            price = before["price_per_hour"] if before else None
+            facts = {**facts, **({"price_per_hour": price} if price is not None else {})}
+            environment_id = _environment(url, facts, before)
             connection.execute(
                 "INSERT INTO servers (url, instance, environment_id, facts, catalog, catalog_hash, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (url) DO UPDATE SET instance = excluded.instance, environment_id = excluded.environment_id, facts = excluded.facts,"
@@ -194,6 +206,13 @@ class Ledger(Finder):
                 (environment_id, url, _next_revision(connection), json.dumps(dict(facts)), now, now),
             )
         return environment_id
+
+    def name_server(self, url: str, name: str | None, price_per_hour: float | None) -> None:
+        """Store the owner's word for a server and what an hour of it costs; the price holds from the next look at the server."""
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO servers (url) VALUES (?)", (url,))
+            _update(connection, "servers", "url = ?", (url,), {"name": name, "price_per_hour": price_per_hour})
+            _next_revision(connection)
 
     # ---- the home -----------------------------------------------------------------------------------------------------
 
@@ -264,6 +283,15 @@ def _insert_job(connection: sqlite3.Connection, job: NewJob, revision: int, dige
         },
     )  # fmt: skip
     return job.id
+
+
+def _environment(url: str, facts: Mapping[str, Any], before: sqlite3.Row | None) -> str:
+    """The id of a server's configuration: the one it had if nothing changed, else one that tells this period from an earlier equal one."""
+    same = json.dumps(dict(facts), sort_keys=True, default=str)
+    known = before["environment_id"] if before else None
+    if before is not None and known is not None and json.dumps(json.loads(before["facts"]), sort_keys=True) == same:
+        return str(known)
+    return hashlib.sha256(json.dumps([url, same, known]).encode()).hexdigest()[:12]
 
 
 def _insert_etas(connection: sqlite3.Connection, attempt: Attempt, etas: Sequence[Eta]) -> None:
