@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import gc
 import json
 import math
@@ -21,6 +23,7 @@ import duckdb
 import pytest
 from filelock import FileLock
 
+from tests.benchmarks.history import made_up_home
 from toolkit.errors import HomeUnusable, OutputError, QueryInvalid, RequestInvalid
 from toolkit.jobs import Attempt, Eta, Instant, Job, JobStatus, NodeTiming, OutputFile, Timings
 from toolkit.ledger.store import Claim, Ledger, NewJob, Outcome
@@ -369,9 +372,13 @@ def test_servers_carry_their_facts_and_period(ledger: Ledger, stats: Stats) -> N
     before = found["last_seen_at"]
     ledger.remember_server("http://127.0.0.1:8188", facts, None, None)
     assert value(stats, "from servers select last_seen_at") > before
+    ledger.name_server("http://127.0.0.1:8188", "attic", 0.5)
+    assert row(stats, "from servers select name, price_per_hour") == {"name": "attic", "price_per_hour": 0.4}, "the price holds from the next look"
+    environment_id = ledger.remember_server("http://127.0.0.1:8188", facts, None, None)
+    assert stats.sql("from servers select name, price_per_hour order by first_seen_at").fetchall() == [("attic", 0.4), ("attic", 0.5)]
     (job,) = accepted(ledger)
     sent(ledger, job, environment_id=environment_id)
-    assert value(stats, "from jobs join servers using (environment_id) select device") == "cuda:0 RTX"
+    assert row(stats, "from jobs join servers using (environment_id) select device, price_per_hour") == {"device": "cuda:0 RTX", "price_per_hour": 0.5}
 
 
 def test_a_failure_says_where_in_both_tables(ledger: Ledger, stats: Stats) -> None:
@@ -429,6 +436,87 @@ def test_views_unfold_models_and_count_days(ledger: Ledger, stats: Stats) -> Non
     ]  # fmt: skip
     found = row(stats, "select sum(jobs) as jobs, sum(done) as done, sum(failed) as failed, sum(run_s) as run_s from daily")
     assert found == {"jobs": 3, "done": 1, "failed": 0, "run_s": 4.5}
+
+
+QUESTIONS = {
+    text.split(":", 1)[0]: text.split("\n", 1)[1].strip().removesuffix(";")
+    for text in (Path(__file__).parent / "recordings" / "questions.sql").read_text(encoding="utf-8").split("\n-- ")[1:]
+}
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stats]:
+    """The log of a made-up home of 3,000 jobs."""
+    home = tmp_path_factory.mktemp("past")
+    made_up_home(home, 3000, waiting=20)
+    with contextlib.closing(Ledger(home)) as ledger:
+        made = Stats(ledger)
+        yield made
+        made.close()
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_question_runs_word_for_word(past: Stats, question: str) -> None:
+    relation = past.sql(QUESTIONS[question])
+    found = relation.fetchall()
+    by_chance = {"people", "probe", "winners", "upgrade"}  # of the last week; of one job in a thousand; of eight of one recipe
+    assert found or question in by_chance, question
+    rare = {"before", "after", "version_before"} | ({"comfyui_version", "price_per_hour"} if question in by_chance else set())
+    silent = [name for place, name in enumerate(relation.columns) if found and name not in rare and all(row[place] is None for row in found)]
+    assert silent == [], "a column that knows nothing"
+
+
+def test_there_are_seventeen_questions() -> None:
+    assert len(QUESTIONS) == 17
+
+
+def test_every_column_is_filled_by_some_job_of_a_long_past(past: Stats) -> None:
+    for table in tables.TABLES:
+        (counts,) = past.sql(f"select count(columns(*)) from {table.name}").fetchall()
+        silent = {column.name for column, count in zip(table.columns, counts, strict=True) if not count}
+        made_up = {"servers": {"pytorch_version", "python_version"}, "nodes": set[str](), "ratings": {"stars", "comment"}}
+        assert silent <= made_up.get(table.name, set()), (table.name, silent)
+
+
+def test_a_job_of_two_attempts_waited_in_line_twice_and_a_lost_run_lasted_nobody_knows_how_long(ledger: Ledger, stats: Stats) -> None:
+    (job,) = accepted(ledger)
+    attempt, epoch = sent(ledger, job)
+    ledger.record(attempt, epoch, JobStatus.RUNNING, started=Instant.now())
+    ledger.end(attempt, epoch, Outcome(JobStatus.LOST, again=True))
+    first = ledger.attempt(job.id)
+    assert value(stats, "from jobs select wait_home_s") == job.created.until(first.sent if first else None)
+    job = done(ledger, job, timings=Timings(run_s=4.5, wait_home_s=99.0))
+    second = ledger.attempt(job.id)
+    assert first is not None
+    assert second is not None
+    assert first.ended is not None
+    waited = (job.created.until(first.sent) or 0) + (first.ended.until(second.sent) or 0)
+    assert row(stats, "from jobs select attempts, wait_home_s") == {"attempts": 2, "wait_home_s": pytest.approx(waited)}
+    assert stats.sql("from attempts select attempt, status, run_s order by attempt").fetchall() == [(1, "lost", None), (2, "done", 4.5)]
+    with ledger._database.transaction() as connection:
+        connection.execute("UPDATE attempts SET ended = NULL WHERE number = 1")
+    ledger.ask_cancel(accepted(ledger)[0].id)
+    (job,) = accepted(ledger)
+    attempt, epoch = sent(ledger, job)
+    ledger.record(attempt, epoch, JobStatus.RUNNING, started=Instant(100.0))
+    ledger.end(attempt, epoch, Outcome(JobStatus.CANCELLED, ended=Instant(107.0)))
+    assert value(stats, "from attempts select run_s where status = 'cancelled'") == 7.0
+
+
+def test_a_judgement_is_a_row_and_the_latest_one_is_the_outputs_verdict(ledger: Ledger, stats: Stats) -> None:
+    (job,) = accepted(ledger)
+    job = done(ledger, job, files=[stored(job), stored(job, 2)])
+    judged = [("ann", "keep", 5, '["style"]', "yes", 10.0), ("ben", "reject", None, "[]", None, 20.0)]
+    with ledger._database.transaction() as connection:
+        for values in judged:
+            connection.execute(
+                "INSERT INTO ratings (job_id, output, person, verdict, stars, reasons, comment, rated_at) VALUES (?, 1, ?, ?, ?, ?, ?, ?)", (job.id, *values)
+            )
+        connection.execute("UPDATE jobs SET revision = (SELECT revision FROM counter)")
+    assert stats.sql("from outputs select output, verdict order by output").fetchall() == [(1, "reject"), (2, None)]
+    assert stats.sql("from ratings select job_id, output, person, verdict, stars, reasons, comment, epoch(rated_at) order by rated_at").fetchall() == [
+        (job.id, 1, "ann", "keep", 5, ["style"], "yes", 10.0), (job.id, 1, "ben", "reject", None, [], None, 20.0),
+    ]  # fmt: skip
 
 
 # ---- publish ------------------------------------------------------------------------------------------------------------------------
@@ -507,11 +595,62 @@ def test_the_published_file_is_read_only_and_has_no_wal(ledger: Ledger, stats: S
     accepted(ledger)
     stats.publish()
     wal_of(stats.path).write_bytes(b"stray")
+    before = stamp(stats.path)
     accepted(ledger)
     stats.publish()
     assert stats.path.stat().st_mode & 0o777 == 0o444
     assert {path.name for path in ledger.home.glob("stats*")} == {"stats.duckdb", "stats.work.duckdb"}
-    assert stamp(stats.path) == stamp(stats.work_path) == (ledger.id, tables.SCHEMA, ledger.revision())
+    assert stamp(stats.path) == (ledger.id, tables.SCHEMA, ledger.revision())
+    assert stamp(stats.work_path) == before, "the two take turns"
+
+
+def test_two_files_take_turns_and_none_is_copied_while_nobody_holds_the_older_one(ledger: Ledger, stats: Stats, monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted(ledger)
+    stats.publish()
+    files = {stats.path.stat().st_ino, stats.work_path.stat().st_ino}
+    with monkeypatch.context() as patch:
+        patch.setattr(workfile.shutil, "copyfile", lambda *_: pytest.fail("copied"))
+        for number in range(2, 6):
+            accepted(ledger)
+            assert value(stats, "select count(*) from jobs") == number
+            assert {stats.path.stat().st_ino, stats.work_path.stat().st_ino} == files
+    held = stats.sql("select count(*) from jobs")
+    for _ in range(3):
+        accepted(ledger)
+        stats.publish()
+    assert value(stats, "select count(*) from jobs") == 8
+    assert held.fetchall() == [(5,)], "a relation keeps the version that it was asked of"
+
+
+@pytest.mark.parametrize("reason", ["no leases", "no links", "not linux"])
+def test_where_files_cannot_take_turns_they_are_copied(ledger: Ledger, stats: Stats, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EINVAL, "not here")
+
+    match reason:
+        case "no leases":
+            monkeypatch.setattr(fcntl, "fcntl", refuse)
+        case "no links":
+            monkeypatch.setattr(os, "link", refuse)
+        case _:
+            monkeypatch.setattr(sys, "platform", "darwin")
+    for number in range(1, 4):
+        accepted(ledger)
+        assert value(stats, "select count(*) from jobs") == number
+    assert {path.name for path in ledger.home.glob("stats*")} == {"stats.duckdb", "stats.work.duckdb"}
+
+
+def test_an_exchange_that_is_killed_between_its_steps_is_made_good_without_the_ledger(ledger: Ledger, stats: Stats, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        accepted(ledger)
+        stats.publish()
+    stats.close()
+    os.replace(stats.work_path, ledger.home / "stats.old.duckdb")
+    accepted(ledger)
+    history = History(ledger, monkeypatch)
+    assert value(stats, "select count(*) from jobs") == 3
+    assert 0 not in history.since
+    assert {path.name for path in ledger.home.glob("stats*")} == {"stats.duckdb", "stats.work.duckdb"}
 
 
 @pytest.mark.parametrize("damage", ["garbage", "empty", "cut", "flipped", "other database", "orphan wal", "corrupt wal"])
@@ -648,7 +787,7 @@ def test_rows_and_stamp_change_together_or_not_at_all(ledger: Ledger, stats: Sta
     assert value(stats, "select count(*) from jobs") == 3
 
 
-HOLDER = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.readline()"
+HOLDER = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); c.execute('create table mine (x int)'); print('held', flush=True); sys.stdin.readline()"
 
 
 def test_a_working_file_that_somebody_opened_is_named_and_never_made_anew(ledger: Ledger, stats: Stats, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,8 +67,10 @@ class Stats:
         with self._locked():
             if self._is_current():  # somebody else published while we waited
                 return False
+            usable = self._is_of_this_ledger()
+            workfile.prepare(self.work_path, self.path, usable=usable)
             workfile.bring_up_to_date(self.work_path, self._ledger)
-            workfile.replace_published(self.work_path, self.path)
+            workfile.replace_published(self.work_path, self.path, usable=usable)
         return True
 
     def sql(self, query: str, **parameters: Any) -> duckdb.DuckDBPyRelation:
@@ -130,6 +132,12 @@ class Stats:
     def _is_current(self) -> bool:
         published = self._open()  # before the revision is read: what is published then cannot be ahead of it
         return published is not None and published.stamp == (self._ledger.id, SCHEMA, self._ledger.revision())
+
+    def _is_of_this_ledger(self) -> bool:
+        """Whether the published file can be gone on with."""
+        published = self._open()
+        stamp = published.stamp if published is not None else None
+        return stamp is not None and stamp[:2] == (self._ledger.id, SCHEMA) and stamp.revision <= self._ledger.revision()
 
     def _open(self) -> Published | None:
         """The published file as it is now, opened once a version; None if there is none that can be read."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from toolkit.jobs import Attempt, Eta, Instant, Job, OutputFile
+from toolkit.jobs import Attempt, Eta, Instant, Job, JobStatus, OutputFile, Rating
 from toolkit.ledger.entries import Try
 from toolkit.stats.tables import TABLES
 
@@ -30,15 +31,17 @@ TIMES = (
 )  # fmt: skip
 
 
-def history_rows(history: Iterable[tuple[Job, Tries]]) -> Rows:
-    """The rows of jobs, attempts, nodes, outputs and etas, each in the order of its table's columns."""
+def history_rows(history: Iterable[tuple[Job, Tries]], ratings: Sequence[Rating] = ()) -> Rows:
+    """The rows of every table but servers, each in the order of its table's columns; judgements are given oldest first."""
     rows: Rows = {"jobs": [], "attempts": [], "nodes": [], "outputs": [], "etas": []}
+    rows["ratings"] = [_shaped("ratings", asdict(rating)) for rating in ratings]
+    verdicts = {(rating.job_id, rating.output): rating.verdict for rating in ratings}
     for job, tries in history:
         rows["jobs"].append(_shaped("jobs", _job(job, tries)))
         rows["attempts"] += [_shaped("attempts", _attempt(attempt)) for attempt, _, _ in tries]
         rows["nodes"] += [_shaped("nodes", _node(attempt, node)) for attempt, nodes, _ in tries for node in nodes]
         rows["etas"] += [_shaped("etas", _eta(attempt, eta)) for attempt, _, etas in tries for eta in etas]
-        rows["outputs"] += [_shaped("outputs", _output(job, file)) for file in job.files]
+        rows["outputs"] += [_shaped("outputs", {**_output(job, file), "verdict": verdicts.get((job.id, file.number))}) for file in job.files]
     return rows
 
 
@@ -73,7 +76,7 @@ def _job(job: Job, tries: Tries) -> dict[str, Any]:
         "submitted_at": job.submitted,
         "started_at": job.started,
         "ended_at": job.ended,
-        **_times(job),
+        **_times(job, tries),
         "files": len(job.files),
         "size_bytes": sum(file.size_bytes for file in job.files),
     }
@@ -105,17 +108,30 @@ def _final_file(files: Sequence[OutputFile]) -> OutputFile | None:
     return next((file for file in sized if not file.temporary), sized[0] if sized else None)
 
 
-def _times(job: Job) -> dict[str, Any]:
+def _times(job: Job, tries: Tries) -> dict[str, Any]:
     """The attempt's timings; what they leave open is taken from the instants, as far as these can tell."""
     times = {name: getattr(job.timings, name, None) for name in TIMES}
-    known = {"total_s": job.created.until(job.ended), "wait_server_s": job.submitted.until(job.started) if job.submitted else None}
-    if job.attempt == 1:  # later attempts would count the earlier ones as waiting
-        known["wait_home_s"] = job.created.until(job.submitted)
+    if len(tries) > 1:  # from its acceptance to its latest attempt it was not waiting all the time
+        times["wait_home_s"] = _in_line_s(job, tries)
+    known = {
+        "total_s": job.created.until(job.ended),
+        "wait_server_s": job.submitted.until(job.started) if job.submitted else None,
+        "wait_home_s": job.created.until(job.submitted),
+    }
     return {**times, **{name: seconds for name, seconds in known.items() if times[name] is None}}
 
 
+def _in_line_s(job: Job, tries: Tries) -> float | None:
+    """Seconds in our own line: before the first attempt, and between the end of each and the next one."""
+    since = [job.created, *(attempt.ended for attempt, _, _ in tries[:-1])]
+    waits = [before.until(attempt.sent) if before else None for before, (attempt, _, _) in zip(since, tries, strict=True)]
+    return None if None in waits else sum(wait for wait in waits if wait is not None)
+
+
 def _attempt(attempt: Attempt) -> dict[str, Any]:
-    run_s = attempt.run_s if attempt.run_s is not None or attempt.started is None else attempt.started.until(attempt.ended)
+    run_s = attempt.run_s
+    if run_s is None and attempt.started is not None and attempt.status != JobStatus.LOST:  # nobody knows when a server died that came back empty
+        run_s = attempt.started.until(attempt.ended)
     return {
         "job_id": attempt.job_id,
         "attempt": attempt.number,
