@@ -1,4 +1,4 @@
-"""One ComfyUI server over HTTP and its websocket: the only importer of httpx and websockets.
+"""One ComfyUI server over HTTP and its websocket: the only importer of aiohttp, and with the feed of websockets.
 
 Owns addresses, timeouts, headers, and the translation of foreign exceptions into ServerError. Never parses: every body and frame goes
 through protocol.py. Never decides: whether a silent job lives is for reconcile.py. Every route is asked below /api, where old and new
@@ -8,26 +8,26 @@ servers have it.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import json
 import re
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import aiohttp
-import httpx
 import websockets
-from httpx_aiohttp import AiohttpTransport
 from websockets.asyncio.client import connect
 
 from toolkit import protocol
 from toolkit.errors import PromptRejected, ServerError, ServerRefused, ServerUnreachable, WireError
 from toolkit.failures import silence_words, status_words
 from toolkit.graph import NodeCatalog
-from toolkit.protocol import Event, HistoryEntry, ServerOutput, ServerQueue, Whereabouts
+from toolkit.protocol import Answer, Event, HistoryEntry, ServerOutput, ServerQueue, Whereabouts
 from toolkit.settings import ServerAddress
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0  # gc and model loads stall a real server's loop for 0.3 to 20 s; silence is not an answer
 FRAME_LIMIT = 256 * 2**20  # `executed` frames of 1.2 MB are recorded; the library's default of 1 MiB closes the socket
 PING_INTERVAL_S = 20.0
+CHUNK_BYTES = 2**18
 OLDEST = (0, 3, 44)  # the first to take our own prompt ids, without which a lost reply could not be reconciled
 INTERRUPTS_BY_ID = (0, 3, 56)  # older ones stop whatever runs
 REDACTED = re.compile(r"(--[\w-]*(?:key|token|password|secret)[\w-]*)([= ]\S+)", re.IGNORECASE)
@@ -67,22 +68,22 @@ class ComfyClient:
         """Talk to `url`, by default the address's own; the engine's address has none, its port changes."""
         self.address = address
         self.url = url or address.url
-        self._headers = dict(headers or {})
+        self._headers = {**(headers or {}), **_authorization(address)}
         self._answers_jobs = False  # known after `look`
         self._version = INTERRUPTS_BY_ID
-        auth = httpx.BasicAuth(address.user, address.password or "") if address.user is not None else None
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            auth=auth,
+        # of its own, since aiohttp reads the environment's certificates once, when it is imported
+        trusted = ssl.create_default_context() if self.url.startswith("https:") else True
+        self._http = aiohttp.ClientSession(
             headers=self._headers,
-            transport=AiohttpTransport(),
-            timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
-            follow_redirects=False,
+            connector=aiohttp.TCPConnector(ssl=trusted),
+            cookie_jar=aiohttp.CookieJar(unsafe=True),  # a proxy may want its cookie back under an address too
+            timeout=aiohttp.ClientTimeout(sock_connect=min(CONNECT_TIMEOUT_S, timeout_s), sock_read=timeout_s),
+            json_serialize=_dumped,
         )
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self._http.close()
 
     async def __aenter__(self) -> ComfyClient:
         return self
@@ -100,8 +101,8 @@ class ComfyClient:
             raise WireError(f"{self.address.url} is not a ComfyUI server.", server_url=self.address.url, hint="Is the address right?")
         self._check_version(str(stats["system"].get("comfyui_version")))
         jobs = await self._ask("GET", "/api/jobs", params={"limit": 1})
-        self._answers_jobs = jobs.status_code == 200 and _has(jobs, "jobs")  # a proxy may answer 200 to anything
-        embeddings = _json_or_text(await self._ask("GET", "/api/embeddings"))
+        self._answers_jobs = jobs.status == 200 and jobs.has("jobs")  # a proxy may answer 200 to anything
+        embeddings = (await self._ask("GET", "/api/embeddings")).json_or_text()
         catalog = NodeCatalog(object_info, embeddings if isinstance(embeddings, list) else None)
         return ServerLook(_facts(stats, object_info), catalog, stats["system"].get("instance_id"))
 
@@ -140,9 +141,9 @@ class ComfyClient:
         """Where a prompt is now: in one question where the server knows /api/jobs, else its queue first and its history second."""
         if self._answers_jobs:
             response = await self._ask("GET", f"/api/jobs/{prompt_id}")
-            if response.status_code != 404:
+            if response.status != 404:
                 return self._read(protocol.parse_job, response, "/api/jobs")
-            if _has(response, "error"):
+            if response.has("error"):
                 return Whereabouts()
             self._answers_jobs = False  # a bare 404 does not speak of the job: the route is gone
         queue = await self.queue()
@@ -157,8 +158,8 @@ class ComfyClient:
         """
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": client_id, "extra_data": dict(extra_data or {})}
         response = await self._ask("POST", "/api/prompt", json=body)
-        if response.status_code == 400:
-            data = _json_or_text(response)
+        if response.status == 400:
+            data = response.json_or_text()
             rejection = protocol.parse_rejection(data)
             errors = data.get("node_errors") if isinstance(data, Mapping) else None
             said, found = f"The server refused the graph: {rejection.sentence}", errors if isinstance(errors, Mapping) else {}
@@ -177,7 +178,7 @@ class ComfyClient:
         """Take this prompt out of the queue, or stop it if it runs; never another's. Whether it worked is for `whereabouts` to say."""
         if self._answers_jobs:
             response = await self._ask("POST", f"/api/jobs/{prompt_id}/cancel")
-            if response.status_code not in (404, 405):  # /api/jobs is older than this route
+            if response.status not in (404, 405):  # /api/jobs is older than this route
                 return self._refuse(response)
         await self.delete([prompt_id])
         running = (await self.queue()).running
@@ -193,7 +194,7 @@ class ComfyClient:
     async def model_metadata(self, folder: str, name: str) -> Mapping[str, Any] | None:
         """What a model file says of itself (the `__metadata__` of safetensors); None if it says nothing, or the server cannot tell."""
         response = await self._ask("GET", f"/api/view_metadata/{folder}", params={"filename": name})
-        data = _json_or_text(response) if response.status_code == 200 else None
+        data = response.json_or_text() if response.status == 200 else None
         return data if isinstance(data, Mapping) else None
 
     async def upload(self, name: str, data: bytes) -> None:
@@ -203,8 +204,9 @@ class ComfyClient:
             WireError: the server kept it under another name.
         """
         subfolder, _, filename = name.rpartition("/")
-        files = {"image": (filename, data, "image/png")}
-        response = await self._ask("POST", "/api/upload/image", files=files, data={"subfolder": subfolder, "type": "input", "overwrite": "true"})
+        form = aiohttp.FormData({"subfolder": subfolder, "type": "input", "overwrite": "true"})
+        form.add_field("image", data, filename=filename, content_type="image/png")
+        response = await self._ask("POST", "/api/upload/image", data=form)
         self._refuse(response)
         said = self._decoded(response)
         kept = f"{said.get('subfolder')}/{said.get('name')}" if isinstance(said, Mapping) else None
@@ -219,18 +221,17 @@ class ComfyClient:
             ServerRefused: status 404 when the file is gone.
         """
         params = {"filename": output.filename or "", "subfolder": output.subfolder, "type": output.folder}
-        async with self._border(), self._http.stream("GET", "/api/view", params=params) as response:
-            self._refuse(response)
-            length = response.headers.get("content-length")
-            yield (int(length) if length and length.isdecimal() else None), response.aiter_bytes(2**18)
+        async with self._border(), self._http.get(f"{self.url}/api/view", params=params, allow_redirects=False) as response:
+            self._refuse(Answer(response.status, location=response.headers.get("location")))
+            yield response.content_length, response.content.iter_chunked(CHUNK_BYTES)
 
     async def has(self, output: ServerOutput) -> bool:
         """Whether the server has a file of this name."""
         params = {"filename": output.filename or "", "subfolder": output.subfolder, "type": output.folder}
         response = await self._ask("HEAD", "/api/view", params=params)
-        if response.status_code != 404:
+        if response.status != 404:
             self._refuse(response)
-        return response.status_code == 200
+        return response.status == 200
 
     # ---- the socket ---------------------------------------------------------------------------------------------------
 
@@ -246,7 +247,7 @@ class ComfyClient:
         address = f"{'wss' if scheme == 'https' else 'ws'}://{rest}/api/ws?clientId={client_id}"
         try:
             async with connect(
-                address, additional_headers=self._socket_headers(), compression=None, max_size=FRAME_LIMIT, ping_interval=PING_INTERVAL_S,
+                address, additional_headers=self._headers, compression=None, max_size=FRAME_LIMIT, ping_interval=PING_INTERVAL_S,
                 ping_timeout=PING_INTERVAL_S, open_timeout=CONNECT_TIMEOUT_S, close_timeout=2.0, user_agent_header=None,
             ) as socket:  # fmt: skip
                 await socket.send(protocol.FEATURE_FLAGS)
@@ -261,18 +262,11 @@ class ComfyClient:
         except (OSError, TimeoutError, websockets.WebSocketException) as error:
             raise ServerUnreachable(f"{self.address.url} does not answer.", server_url=self.address.url, not_sent=True) from error
 
-    def _socket_headers(self) -> dict[str, str]:
-        if self.address.user is None:
-            return dict(self._headers)
-        request = httpx.Request("GET", self.url)
-        flow = httpx.BasicAuth(self.address.user, self.address.password or "").auth_flow(request)
-        return {**self._headers, "Authorization": next(flow).headers["Authorization"]}
-
     # ---- one request --------------------------------------------------------------------------------------------------
 
-    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        async with self._border():
-            return await self._http.request(method, path, **options)
+    async def _ask(self, method: str, path: str, **options: Any) -> Answer:
+        async with self._border(), self._http.request(method, f"{self.url}{path}", allow_redirects=False, **options) as response:
+            return Answer(response.status, await response.read(), response.headers.get("location"))
 
     async def _json(self, method: str, path: str) -> Any:
         response = await self._ask(method, path)
@@ -282,25 +276,25 @@ class ComfyClient:
     async def _parsed(self, parse: Callable[[Any], T], method: str, path: str) -> T:
         return self._read(parse, await self._ask(method, path), path)
 
-    def _read(self, parse: Callable[[Any], T], response: httpx.Response, path: str) -> T:
+    def _read(self, parse: Callable[[Any], T], response: Answer, path: str) -> T:
         self._refuse(response)
         try:
             return parse(self._decoded(response))
         except ValueError as error:
             raise WireError(f"{self.address.url} answered {path} strangely: {error}.", server_url=self.address.url) from error
 
-    def _decoded(self, response: httpx.Response) -> Any:
+    def _decoded(self, response: Answer) -> Any:
         try:
-            return json.loads(response.content)
+            return response.json()
         except ValueError as error:
             raise WireError(f"{self.address.url} did not answer with JSON.", server_url=self.address.url, hint="Is it a ComfyUI server?") from error
 
-    def _refuse(self, response: httpx.Response) -> None:
+    def _refuse(self, response: Answer) -> None:
         """Raise for a status that says no, each in its own words."""
-        status, url = response.status_code, self.address.url
+        status, url = response.status, self.address.url
         if status < 300:
             return
-        message, hint = status_words(status, url, response.headers.get("location"))
+        message, hint = status_words(status, url, response.location)
         raise ServerRefused(message, server_url=url, status=status, hint=hint)
 
     @contextlib.asynccontextmanager
@@ -308,32 +302,27 @@ class ComfyClient:
         url = self.address.url
         try:
             yield
-        except (httpx.RequestError, aiohttp.ClientError) as error:  # the transport lets some of aiohttp's through as they are
+        except aiohttp.ClientError as error:
             raise _unreachable(error, url) from error
 
 
-def _unreachable(error: Exception, url: str) -> ServerUnreachable:
-    """Why nothing came back, and what to try.
-
-    The transport calls every lost connection a ConnectTimeout; only its cause tells whether the request can have arrived.
-    """
-    cause = error if isinstance(error, aiohttp.ClientError) else error.__cause__ or error
-    not_sent = isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-    message, hint = silence_words([kind.__name__ for kind in type(cause).__mro__], str(cause), url)
+def _unreachable(error: aiohttp.ClientError, url: str) -> ServerUnreachable:
+    """Why nothing came back, and what to try; only some errors are certain that the request cannot have arrived."""
+    not_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    message, hint = silence_words([kind.__name__ for kind in type(error).__mro__], str(error), url)
     return ServerUnreachable(message, server_url=url, not_sent=not_sent, hint=hint)
 
 
-def _has(response: httpx.Response, name: str) -> bool:
-    """Whether an answer is a JSON object with this member, and so of the route that was asked."""
-    data = _json_or_text(response)
-    return isinstance(data, Mapping) and name in data
+def _authorization(address: ServerAddress) -> dict[str, str]:
+    """The header for a user and password in an address (RFC 7617)."""
+    if address.user is None:
+        return {}
+    said = f"{address.user}:{address.password or ''}"
+    return {"Authorization": f"Basic {base64.b64encode(said.encode()).decode()}"}
 
 
-def _json_or_text(response: httpx.Response) -> Any:
-    try:
-        return json.loads(response.content)
-    except ValueError:
-        return response.text[:300]
+def _dumped(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def _facts(stats: Mapping[str, Any], object_info: Mapping[str, Any]) -> dict[str, Any]:

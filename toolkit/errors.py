@@ -8,7 +8,7 @@ ToolkitError
  ├ JobUnknown(LookupError)       no job, or more than one, has this id
  └ OutputError(.path): OutputGone · DiskFull · HomeUnusable(.path) · NoServer(.required_nodes) · QueryInvalid(ValueError) · PortBusy(.port)
 
-The sentence says what happened, to what, and what to try. Foreign exceptions are translated at one border (httpx and websockets in
+The sentence says what happened, to what, and what to try. Foreign exceptions are translated at one border (aiohttp and websockets in
 client.py, sqlite3 in ledger.py, duckdb in stats.py) and chained with `from`.
 """
 

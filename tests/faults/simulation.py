@@ -28,7 +28,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from toolkit.client import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, INTERRUPTS_BY_ID, ComfyClient
@@ -36,7 +35,7 @@ from toolkit.engine.catalog import catalog
 from toolkit.errors import HomeUnusable, ServerUnreachable
 from toolkit.feeder import collect, feeder, link, run, showing
 from toolkit.ledger import Ledger
-from toolkit.protocol import Event, ServerOutput, parse_message
+from toolkit.protocol import Answer, Event, ServerOutput, parse_message
 from toolkit.settings import ServerAddress
 
 URL = "http://simulated:8188"
@@ -540,7 +539,7 @@ class Client(ComfyClient):
 
     async def close(self) -> None: ...
 
-    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def _ask(self, method: str, path: str, **options: Any) -> Answer:
         server, boot = self.server, self.server.boot
         topic = path.split("/")[2]
         glitch = server.glitches.pop(CALLS.get((method, topic), topic), "")
@@ -550,9 +549,9 @@ class Client(ComfyClient):
                 case "reset":
                     raise unreachable(not_sent=False)
                 case "503" | "500":
-                    return httpx.Response(int(glitch))
+                    return Answer(int(glitch))
                 case "refused":
-                    return httpx.Response(400, json=REFUSAL)
+                    return Answer(400, json.dumps(REFUSAL).encode())
             future = server.take(lambda: server.answer(method, path, options.get("json") or {}, options.get("params") or {}))
             if not future.done():
                 await asyncio.wait([future], timeout=ANSWER_TIMEOUT_S)
@@ -564,14 +563,14 @@ class Client(ComfyClient):
         if boot != server.boot:
             raise unreachable(not_sent=False)
         if glitch == "garbage":
-            return httpx.Response(200, content=b"<html>")
-        return httpx.Response(status, content=said if isinstance(said, bytes) else json.dumps(said).encode())
+            return Answer(200, b"<html>")
+        return Answer(status, said if isinstance(said, bytes) else json.dumps(said).encode())
 
     @contextlib.asynccontextmanager
     async def view(self, output: ServerOutput) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
         response = await self._ask("GET", "/api/view", params={"filename": output.filename, "subfolder": output.subfolder})
         self._refuse(response)
-        yield len(response.content), self._chunks(response.content)
+        yield len(response.body), self._chunks(response.body)
 
     async def _chunks(self, data: bytes) -> AsyncIterator[bytes]:
         if self.server.disk_full:

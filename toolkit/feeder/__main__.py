@@ -38,7 +38,6 @@ def main(argv: list[str] | None = None) -> int:
         from toolkit.feeder.feeder import Feeder
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s", stream=sys.stderr)
-        logging.getLogger("httpx").setLevel(logging.WARNING)
         settings = Settings.read(home=options.home)
         address = ServerAddress.parse(os.environ.get(SERVER_VARIABLE) or options.server)
         asyncio.run(_serve(Feeder(settings.home, address, settings.headers, settings.feeder_idle_s, settings.patience_s)))

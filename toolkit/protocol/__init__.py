@@ -1,6 +1,7 @@
 """ComfyUI's wire, no I/O: as recorded from 0.3.64 and read in later sources. frames.py is the websocket, answers.py is HTTP."""
 
 from toolkit.protocol.answers import (
+    Answer,
     HistoryEntry,
     NodeError,
     QueueEntry,
@@ -34,6 +35,7 @@ from toolkit.protocol.frames import (
 
 __all__ = [
     "FEATURE_FLAGS",
+    "Answer",
     "Ended",
     "Event",
     "Executed",

@@ -5,12 +5,38 @@ Raises ValueError for what is no answer of ComfyUI at all; odd parts of a refusa
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from toolkit.protocol.frames import ENDS, Failure, ServerOutput, failure_of, parse_outputs, timestamp_of
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer over HTTP, whole; `location` is where it sends us."""
+
+    status: int
+    body: bytes = b""
+    location: str | None = None
+
+    def json(self) -> Any:
+        """What it says; ValueError if that is no JSON."""
+        return json.loads(self.body)
+
+    def json_or_text(self) -> Any:
+        """What it says, or how that begins if it is no JSON."""
+        try:
+            return self.json()
+        except ValueError:
+            return self.body.decode("utf-8", "replace")[:300]
+
+    def has(self, name: str) -> bool:
+        """Whether it is a JSON object with this member, and so of the route that was asked."""
+        said = self.json_or_text()
+        return isinstance(said, Mapping) and name in said
 
 
 @dataclass(frozen=True, slots=True)
