@@ -410,6 +410,9 @@ class FullDisk:
         return self
 
     def __exit__(self, *_args: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.stream.close()
 
     def write(self, data: bytes | str) -> int:

@@ -17,11 +17,11 @@ import mimetypes
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from toolkit.crashpoints import reached
 from toolkit.errors import DiskFull, OutputError, ToolkitError
@@ -30,6 +30,8 @@ from toolkit.metadata import annotate, in_png
 from toolkit.protocol import ServerOutput
 
 log = logging.getLogger(__name__)
+
+BATCH_BYTES = 2**20
 
 KINDS = {
     "image": {"png", "jpg", "jpeg", "webp", "gif", "bmp", "apng", "avif", "tiff"},
@@ -71,9 +73,9 @@ class OutputStore:
 
     async def save(
         self, job: Job, attempt: int, number: int, output: ServerOutput, chunks: AsyncIterator[bytes], length: int | None, *, cached: bool = False,
-        notes: Mapping[str, str] | None = None,
+        notes: Mapping[str, str] | None = None, then: Callable[[OutputFile], object] = lambda file: None,
     ) -> OutputFile:  # fmt: skip
-        """Stream a file to disk, check it, give it its name and write its sidecar.
+        """Stream a file to disk, check it and give it its name.
 
         Args:
             job: whose file it is.
@@ -84,35 +86,41 @@ class OutputStore:
             length: how many bytes there should be, if known: as they come, before anything is written into them.
             cached: the server reused an older file; ours is a copy.
             notes: what a PNG, MP4 or WebM shall say of itself; other kinds stay as they are, and so does what cannot take them.
+            then: called with the file that has its name, on the thread that gave it.
 
         Raises:
             DiskFull: no room; nothing is left behind. OutputError: too short, not decodable, or the name is taken by other bytes.
         """
         extension = extension_of(output.filename or "text.txt")
         path = self.place(job, number, extension, attempt)
-        part = path.with_name(f".{path.name}.part")
+        part = _Part(path.with_name(f".{path.name}.part"))
+        kind, media_type = kind_of(path.name)
+
+        def finished() -> OutputFile:
+            size, digest = part.finish()
+            looked = look_into(part.path, kind)
+            if notes and extension in ("mp4", "webm"):
+                size, digest = _annotated(part.path, extension, notes, (size, digest))
+            _publish(part.path, path, digest)
+            name = path.relative_to(self.projects).as_posix()
+            file = OutputFile(
+                number, str(path), name, kind, media_type, size, digest, looked.width, looked.height, looked.frames, looked.fps,
+                cached, output.is_temporary, looked.blank, "present", attempt, output.node_id, time.time(),
+            )  # fmt: skip
+            then(file)
+            return file
+
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            size, digest, came = await _received(part, chunks, notes if extension in ("png", "apng") else None)
+            came = await part.receive(chunks, notes if extension in ("png", "apng") else None)
             if length is not None and came != length:
                 raise OutputError(f"{output.filename} ended after {came} of {length} bytes.", path=str(path))
-            kind, media_type = kind_of(path.name)
-            looked = await asyncio.to_thread(look_into, part, kind)  # a clip takes seconds
-            if notes and extension in ("mp4", "webm"):
-                size, digest = await asyncio.to_thread(_annotated, part, extension, notes, (size, digest))
-            _publish(part, path, digest)
+            return await asyncio.to_thread(finished)  # a disk takes its time, and a clip seconds to decode: the others go on
         except ToolkitError:  # ServerUnreachable is an OSError too, and no fault of our disk
             raise
         except OSError as error:
             raise _explained(error, path) from error
         finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-        name = path.relative_to(self.projects).as_posix()
-        return OutputFile(
-            number, str(path), name, kind, media_type, size, digest, looked.width, looked.height, looked.frames, looked.fps,
-            cached, output.is_temporary, looked.blank, "present", attempt, output.node_id, time.time(),
-        )  # fmt: skip
+            part.discard()
 
     def write_sidecar(self, job: Job, file: OutputFile, recipe: Mapping[str, Any], server_url: str) -> Path:
         """Put what made a file beside it, as JSON."""
@@ -209,18 +217,63 @@ def _look_into_clip(path: Path) -> Looked:
         raise ValueError(str(error)) from error
 
 
-async def _received(part: Path, chunks: AsyncIterator[bytes], notes: Mapping[str, str] | None) -> tuple[int, str, int]:
-    """Write a file with its notes; size and hash as it lies there, and how many bytes came."""
-    came = 0
+class _Part:
+    """A file on its way: its bytes go to disk on a thread, a batch at a time, so that a small one costs one visit there and a slow disk stops nobody."""
 
-    async def counted() -> AsyncIterator[bytes]:
-        nonlocal came
-        async for chunk in chunks:
-            came += len(chunk)
-            yield chunk
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._size, self._digest = 0, hashlib.sha256()
+        self._stream: BinaryIO | None = None
+        self._batch: list[bytes] = []
 
-    size, digest = await _write(part, in_png(counted(), notes) if notes else counted())
-    return size, digest, came
+    async def receive(self, chunks: AsyncIterator[bytes], notes: Mapping[str, str] | None) -> int:
+        """Take a file with its notes, the last of it in memory until `finish`; returns how many bytes came."""
+        came = held = 0
+
+        async def counted() -> AsyncIterator[bytes]:
+            nonlocal came
+            async for chunk in chunks:
+                came += len(chunk)
+                yield chunk
+
+        async for chunk in in_png(counted(), notes) if notes else counted():
+            self._batch.append(chunk)
+            held += len(chunk)
+            if held >= BATCH_BYTES:
+                held = 0
+                await asyncio.to_thread(self._write)
+        return came
+
+    def finish(self) -> tuple[int, str]:
+        """Write what is left and make it durable; size and hash as it lies there."""
+        stream = self._write()
+        stream.flush()
+        os.fsync(stream.fileno())
+        kept = os.fstat(stream.fileno()).st_size
+        if kept != self._size:
+            raise OSError(errno.EIO, f"the disk kept {kept} of {self._size} bytes")
+        stream.close()
+        return self._size, self._digest.hexdigest()
+
+    def discard(self) -> None:
+        """Take the file away under this name; what was published has another."""
+        with contextlib.suppress(OSError):
+            if self._stream is not None:
+                self._stream.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def _write(self) -> BinaryIO:
+        if self._stream is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.path.open("wb")
+        batch, self._batch = self._batch, []
+        for chunk in batch:
+            self._stream.write(chunk)
+            reached("chunk written", self._stream)
+            self._digest.update(chunk)
+            self._size += len(chunk)
+        return self._stream
 
 
 def _annotated(part: Path, muxer: str, notes: Mapping[str, str], came: tuple[int, str]) -> tuple[int, str]:
@@ -239,22 +292,6 @@ def _annotated(part: Path, muxer: str, notes: Mapping[str, str], came: tuple[int
     finally:
         copy.unlink(missing_ok=True)
     return size, digest
-
-
-async def _write(part: Path, chunks: AsyncIterator[bytes]) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-    with part.open("wb") as stream:
-        async for chunk in chunks:
-            stream.write(chunk)
-            reached("chunk written", stream)
-            digest.update(chunk)
-            size += len(chunk)
-        stream.flush()
-        os.fsync(stream.fileno())
-        kept = os.fstat(stream.fileno()).st_size
-        if kept != size:
-            raise OSError(errno.EIO, f"the disk kept {kept} of {size} bytes")
-    return size, digest.hexdigest()
 
 
 def _publish(part: Path, path: Path, digest: str) -> None:

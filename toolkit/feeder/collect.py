@@ -46,6 +46,7 @@ class Desk:
     epoch: int
     database: Callable[..., Awaitable[Any]]
     forecaster: Forecaster
+    wake: asyncio.Event = field(default_factory=asyncio.Event)  # set when a prompt has left the server: its place is free
     full: asyncio.Event = field(default_factory=asyncio.Event)  # our disk: nothing is sent while files wait for room
 
     async def catalog(self) -> NodeCatalog | None:
@@ -105,10 +106,7 @@ class Collector:
         cuts = 0
         while True:
             try:
-                file = await self._save(number, output, cached)
-                reached("file published")
-                self.desk.store.write_sidecar(self.job, file, self.recipe, self.attempt.server_url)
-                return file
+                return await self._save(number, output, cached)
             except DiskFull as error:
                 self.desk.full.set()
                 self.say(error.message)
@@ -128,10 +126,15 @@ class Collector:
             await asyncio.sleep(FETCH_AGAIN_S)
 
     async def _save(self, number: int, output: ServerOutput, cached: bool) -> OutputFile:
+        how: dict[str, Any] = {"cached": cached, "then": self._write_sidecar}
         if output.text is not None:
-            return await self.desk.store.save(self.job, self.attempt.number, number, output, text_chunks(output.text), None, cached=cached)
+            return await self.desk.store.save(self.job, self.attempt.number, number, output, text_chunks(output.text), None, **how)
         async with self.desk.link.client.view(output) as (length, chunks):
-            return await self.desk.store.save(self.job, self.attempt.number, number, output, chunks, length, cached=cached, notes=self.notes)
+            return await self.desk.store.save(self.job, self.attempt.number, number, output, chunks, length, notes=self.notes, **how)
+
+    def _write_sidecar(self, file: OutputFile) -> None:
+        reached("file published")
+        self.desk.store.write_sidecar(self.job, file, self.recipe, self.attempt.server_url)
 
     def _judged(
         self, entry: HistoryEntry, files: list[OutputFile], missing: list[OutputError], dropped: tuple[str, ...], catalog: NodeCatalog | None
