@@ -142,11 +142,11 @@ async def test_a_file_is_on_disk_under_its_name_before_the_ledger_says_that_it_i
         calls.append(("name", str(target)))
         link(source, target)
 
-    def noted_end(ledger: Ledger, *arguments: object) -> bool:
+    def noted_end(ledger: Ledger, *arguments: object, **learned: object) -> bool:
         connection = ledger._database.connection()
         kinds.add((connection.execute("PRAGMA synchronous").fetchone()[0], connection.execute("PRAGMA journal_mode").fetchone()[0]))
         calls.append(("end", ""))
-        return end(ledger, *arguments)  # type: ignore[arg-type]
+        return end(ledger, *arguments, **learned)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "link", noted_link)

@@ -41,6 +41,7 @@ AT_ONCE = 2  # hides the 2 to 5 ms between jobs; more gives nothing and loses mo
 BEAT_S = 1.0
 RECIPES_AT_ONCE = 50  # a fifth of a second
 RECIPES_A_BEAT = 10  # that are built to say what they will take; one costs a millisecond or two
+LOOK_EVERY_S = 0.005  # at the ledger's version: 15 microseconds each time
 SOCKET_WAIT_S = 1.5  # socket first; where it is refused or slow, polling alone will do
 LOOK_PAUSE_S = 0.5  # between looks at a server that does not answer
 LOOK_AGAIN_S = 300.0  # new model files show up in the catalog within this time
@@ -77,7 +78,7 @@ class Feeder:
         """Feed until idle; ends early, saying so in the log, when another feeder has taken the server."""
         self.epoch: int = await self._database(lambda: self.ledger.take_server(self.address.url))
         log.info("feeding %s from %s, epoch %d", self.address.url, self.home, self.epoch)
-        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, self.link, self.epoch, self._database, self.forecaster)
+        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, self.link, self.epoch, self._database, self.forecaster, self._wake)
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self.link.keep_listening())]
         try:
             await self._resume()
@@ -113,11 +114,11 @@ class Feeder:
                 self._idle_since = time.monotonic()
             if self.ledger.data_version() != version or not self.link.reachable or self._slots() > 0:
                 version = self.ledger.data_version()
-                jobs = self._jobs = await self._database(self._open_jobs)
+                jobs = self._jobs = self._open_jobs()
                 if any(job.status in IN_FLIGHT and job.server_url == self.address.url and job.id not in self.runs for job in jobs):
                     await self._take_over()  # those of a copied home, once a person has released them
                 if await self._describe(jobs):
-                    jobs = self._jobs = await self._database(self._open_jobs)
+                    jobs = self._jobs = self._open_jobs()
                 self._pass_cancels(jobs)
                 await self._fill(jobs)
                 if any(self.address.url in job.servers for job in jobs):
@@ -140,7 +141,8 @@ class Feeder:
             if self.ledger.data_version() != version:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), 0.01)
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._wake.wait()
 
     def _slots(self) -> int:
         return AT_ONCE - sum(1 for run in self.runs.values() if run.on_server.is_set())
@@ -154,7 +156,7 @@ class Feeder:
 
     async def _fill(self, jobs: list[OpenJob]) -> None:
         """Send as many waiting jobs as there are slots, once the server is known and unless its owner keeps it."""
-        self._pause = await self._database(lambda: self.ledger.pause(self.address.url))
+        self._pause = self.ledger.pause(self.address.url)
         if self._pause is not None:
             return await self._give_back(self._pause)
         if any(run.is_missing for run in self.runs.values()):  # nobody overtakes what a server that restarted has lost
@@ -225,7 +227,7 @@ class Feeder:
     async def _start(self, waiting: OpenJob) -> None:
         """Build, claim, and let the run go its way."""
         assert self._catalog is not None
-        job = await self._database(lambda: self.ledger.job(waiting.id))
+        job = self.ledger.job(waiting.id)
         number = job.attempt + 1
         try:
             built = build(job.request, self._catalog, server_folder(job.id, number), self.wildcards)
@@ -238,7 +240,7 @@ class Feeder:
             await self._database(lambda: self.ledger.end_unsent(job.id, refusal))
             return
         recipe = {**built.recipe, "simulated": bool(self._facts.get("simulated"))}
-        claim = Claim(job.id, self.address.url, self.epoch, built.graph, recipe, built.warnings, await self._reason(job), self._environment, self.link.instance)
+        claim = Claim(job.id, self.address.url, self.epoch, built.graph, recipe, built.warnings, self._reason(job), self._environment, self.link.instance)
         attempt = await self._database(lambda: self.ledger.sending(claim))
         if attempt is not None:
             self.forecaster.note_sent(waiting.seq, waiting.priority, None)
@@ -252,9 +254,9 @@ class Feeder:
                 self._loras[name] = await self.link.client.model_metadata("loras", name)
         return {name: self._loras.get(name) for name in names}
 
-    async def _reason(self, job: Job) -> str:
+    def _reason(self, job: Job) -> str:
         """Why another attempt is made, in the log's words."""
-        before = await self._database(lambda: self.ledger.attempt(job.id))
+        before = self.ledger.attempt(job.id) if job.attempt else None
         return "first" if before is None else "output_missing" if before.failure_kind == "outputs_gone" else "lost"
 
     async def _resume(self) -> None:

@@ -18,12 +18,14 @@ from typing import Protocol
 from toolkit.client import ComfyClient
 from toolkit.errors import ServerError, ServerUnreachable
 from toolkit.processes import ensure_engine
-from toolkit.protocol import Event, Executing, NodeProgress, Preview
+from toolkit.protocol import Event, Executing, NodeProgress, Preview, Whereabouts
 from toolkit.settings import ServerAddress
 
 log = logging.getLogger(__name__)
 
 RETRY_FROM_S, RETRY_TO_S = 0.3, 5.0
+HISTORY_WAIT_S = 10.0  # success is sent before history is written (ComfyUI main.py); 5 ms as a rule
+HISTORY_STEPS_S = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2)
 
 
 class Listener(Protocol):
@@ -118,6 +120,17 @@ class Link:
                 self.client_id = uuid.uuid4().hex
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))
             pause = min(pause * 2, RETRY_TO_S)
+
+    async def history_soon(self, prompt_id: str) -> Whereabouts:
+        """Where a prompt is after its final event: in the history at once, or within milliseconds; bounded, since it may never come."""
+        deadline = time.monotonic() + HISTORY_WAIT_S
+        steps = iter(HISTORY_STEPS_S)
+        where = Whereabouts()
+        while where.history is None and not where.waits and time.monotonic() < deadline:
+            await asyncio.sleep(next(steps, 0.5))
+            entry = await self.client.history(prompt_id)  # one question as a rule: this is the way of every job
+            where = Whereabouts(history=entry) if entry is not None else await self.client.whereabouts(prompt_id)
+        return where
 
     def is_deaf(self, client_id: str | None) -> None:
         """Note that a prompt sent under this client id ran, and the socket told nothing of it: drop that socket."""

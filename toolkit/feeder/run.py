@@ -18,6 +18,7 @@ from typing import Any
 from toolkit.crashpoints import reached
 from toolkit.errors import PromptRejected, ServerError, ServerRefused, ServerUnreachable, ToolkitError
 from toolkit.failures import refusal_words
+from toolkit.feeder.account import WRITE_S, Account
 from toolkit.feeder.collect import Collector, Desk, expected_outputs
 from toolkit.feeder.showing import Showing
 from toolkit.jobs import PRIORITIES, Attempt, Eta, Instant, Job, JobStatus, NodeTiming, Timings
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 
 QUIET_S = 2.0  # with events flowing nobody polls; after this much silence we ask
 POLL_S = 0.5  # without a socket
-HISTORY_WAIT_S = 10.0  # success is sent before history is written (ComfyUI main.py); 5 ms as a rule
-HISTORY_STEPS_S = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2)
 GATES = frozenset({301, 302, 303, 307, 308, 401, 403, 407, 429, 502, 503, 504})  # a proxy before the server says no: of the graph it says nothing
 ATTEMPTS_LIMIT = 2  # a lost job is sent once more; a server that loses it twice needs a person
 
@@ -55,7 +54,7 @@ class Run:
         self._refusal: ServerError | None = None
         self._deleted = False
         self._stop: JobStatus | None = None
-        self._status = JobStatus(attempt.status)
+        self._account = Account(desk, attempt)
         self._absences, self._absent_since = 0, 0.0
         self._sent_at = time.monotonic() - ((attempt.sent.until(Instant.now()) or 0.0) if attempt.sent else 0.0)
         self._seen: dict[str, tuple[ServerOutput, ...]] = {}
@@ -74,15 +73,23 @@ class Run:
             if self._fresh:
                 await self._submit()
             found = await self._follow()
-            self.on_server.clear()
-            await self._end(await self._collect(found) if isinstance(found, HistoryEntry) else await self._unless_traces(found))
+            self._leave_server()
+            outcome = await self._collect(found) if isinstance(found, HistoryEntry) else await self._unless_traces(found)
+            self._note_start()
+            await self._account.end(outcome)
         finally:
-            self.on_server.clear()
+            self._leave_server()
             self.desk.link.listeners.pop(self.attempt.prompt_id, None)
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
-        with contextlib.suppress(ToolkitError):  # only now, or a late write would put it back
-            await self.desk.database(lambda: self.desk.board.remove(self.attempt.job_id))
+        if self.live.is_shown or not self._fresh:
+            with contextlib.suppress(ToolkitError):  # only now, or a late write would put it back
+                await self.desk.database(lambda: self.desk.board.remove(self.attempt.job_id))
+
+    def _leave_server(self) -> None:
+        """Give the place on the server to the next job now: what is left of this one does not need it."""
+        self.on_server.clear()
+        self.desk.wake.set()
 
     async def _submit(self) -> None:
         """POST once. In doubt, nothing is sent again before the server was asked."""
@@ -117,8 +124,9 @@ class Run:
                 words = refusal_words(accepted.refused, self.graph, await self.desk.catalog())
                 self._dropped = tuple(self.desk.discreet([str(fault) for fault in words]))
                 self._hint.set()  # what was dropped may be a reason to stop it, now and not after a silence
-            facts = {"queue_number": accepted.number, "submitted": Instant.now(), "dropped": json.dumps(self._dropped)}
-            await self._record(None, acknowledged=1, **facts)
+            self._account.learn(acknowledged=1, queue_number=accepted.number, submitted=Instant.now(), dropped=json.dumps(self._dropped))
+            if self._dropped:  # nothing else would tell who takes over that a part of it was refused
+                await self._account.write()
 
     # ---- follow -------------------------------------------------------------------------------------------------------
 
@@ -162,9 +170,12 @@ class Run:
                 return refused
             if not self._ended_hint and not self._not_sent:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._hint.wait(), self._patience())
+                    async with asyncio.timeout(self._patience()):
+                        await self._hint.wait()
             self._hint.clear()
-            await self._note_start()
+            self._note_start()
+            if self._account.due_in_s() == 0.0 and not self._ended_hint:
+                await self._write_down()
             self._stop = self._stop or self._reason_to_stop()
             if self._stop is not None and not self._not_sent:
                 await self._stop_on_server()
@@ -176,8 +187,11 @@ class Run:
 
     def _patience(self) -> float:
         if self._stop is not None or self.cancel_asked or self._absences:
-            return 0.1 if self._deleted else 1.0
-        return QUIET_S if self.desk.link.is_open.is_set() and self.desk.link.reachable else POLL_S
+            asking = 0.1 if self._deleted else 1.0
+        else:
+            asking = QUIET_S if self.desk.link.is_open.is_set() and self.desk.link.reachable else POLL_S
+        due = self._account.due_in_s()
+        return asking if due is None else min(due, asking)
 
     def _is_quiet(self) -> bool:
         """Whether the socket has said nothing for long enough to ask; without one it is always quiet."""
@@ -208,11 +222,15 @@ class Run:
             return Outcome(JobStatus.REJECTED, error=error.message, hint=error.hint, failure_kind=f"http_{error.status}")
         return None
 
-    async def _note_start(self) -> None:
-        if self._started is not None and self._status == JobStatus.SUBMITTED:
-            await self._record(JobStatus.RUNNING, started=self._started, acknowledged=1)
-            longest = await self.desk.database(lambda: self.desk.home_ledger.longest_run_s(self.job.kind, self.attempt.server_url))
-            self.live.expect(longest)
+    def _note_start(self) -> None:
+        if self._started is not None and self._account.status == JobStatus.SUBMITTED:
+            self._account.learn(JobStatus.RUNNING, started=self._started, acknowledged=1)
+
+    async def _write_down(self) -> None:
+        """Write what was learned; from the start on, silence longer than any such job ran is worth a sentence."""
+        await self._account.write()
+        if self._account.status == JobStatus.RUNNING:
+            self.live.expect(await self.desk.database(lambda: self.desk.home_ledger.longest_run_s(self.job.kind, self.attempt.server_url)))
 
     async def _ask(self) -> HistoryEntry | Outcome | None:
         """One round of questions; None if it goes on."""
@@ -230,7 +248,7 @@ class Run:
         if self._not_sent:
             return Evidence(self._acknowledged, not_sent=True, stopping=stopping)
         client, prompt_id, deleted = self.desk.link.client, self.attempt.prompt_id, self._deleted
-        where = await self._history_soon() if self._ended_hint else Whereabouts()
+        where = await self.desk.link.history_soon(prompt_id) if self._ended_hint else Whereabouts()
         self._ended_hint = False
         if where.is_absent:
             where = await client.whereabouts(prompt_id)
@@ -241,17 +259,6 @@ class Run:
         self._absent_since = (self._absent_since or time.monotonic()) if where.is_absent else 0.0
         absent_for_s = time.monotonic() - self._absent_since if where.is_absent else 0.0
         return Evidence(self._acknowledged, where, self._absences, absent_for_s, forgot, False, stopping, deleted)
-
-    async def _history_soon(self) -> Whereabouts:
-        """Where the prompt is after its final event: in the history at once, or within milliseconds; bounded, since it may never come."""
-        deadline = time.monotonic() + HISTORY_WAIT_S
-        steps = iter(HISTORY_STEPS_S)
-        where = Whereabouts()
-        while where.history is None and not where.waits and time.monotonic() < deadline:
-            await asyncio.sleep(next(steps, 0.5))
-            entry = await self.desk.link.client.history(self.attempt.prompt_id)  # one question as a rule: this is the way of every job
-            where = Whereabouts(history=entry) if entry is not None else await self.desk.link.client.whereabouts(self.attempt.prompt_id)
-        return where
 
     async def _act(self, fate: Fate, entry: HistoryEntry | None) -> HistoryEntry | Outcome | None:
         if fate in (Fate.ENDED, Fate.RUNNING) and self._fresh and not self._heard and time.monotonic() - self._sent_at > QUIET_S:
@@ -270,11 +277,11 @@ class Run:
                 if self._started is None:
                     self._started = Instant.now()
                     self.tracker.apply(ExecutionStart(self.attempt.prompt_id), time.monotonic())
-                await self._note_start()
+                self._note_start()
             case Fate.PENDING:
                 if not self._acknowledged:
                     self._acknowledged, self._refusal = True, None
-                    await self._record(None, acknowledged=1)
+                    self._account.learn(acknowledged=1)
             case Fate.LOST | Fate.REMOVED if self._succeeded and self._seen:  # it ended well; only its history is gone
                 return HistoryEntry(prompt_id=self.attempt.prompt_id, how="success", outputs=tuple(output for some in self._seen.values() for output in some))
             case Fate.CANCELLED:
@@ -283,8 +290,6 @@ class Run:
                 return self._lost(fate)
             case Fate.REMOVED:
                 return Outcome(JobStatus.REMOVED, error="Somebody removed it from the server's queue.", hint="Retry it if that was a mistake.")
-            case Fate.WAIT:
-                pass
         return None
 
     def _lost(self, fate: Fate) -> Outcome:
@@ -294,8 +299,8 @@ class Run:
             said = "The server finished it, and forgot what it made before that was fetched."
             return Outcome(JobStatus.FAILED, error=said, hint="Look into the server's output folder, or retry it.", failure_kind="outputs_unknown")
         said = "The server restarted and forgot it." if fate is Fate.LOST else "The server never received it."
-        wanted = self.job.request.retry_on_lost
-        again = (self.job.kind == "image" if wanted is None else wanted) and self.attempt.number < ATTEMPTS_LIMIT
+        wanted = self.job.kind == "image" if self.job.request.retry_on_lost is None else self.job.request.retry_on_lost
+        again = wanted and self.attempt.number < ATTEMPTS_LIMIT
         self.desk.link.superseded.add(self.attempt.prompt_id)
         return Outcome(JobStatus.LOST, error=said, hint="Retry it.", again=again)
 
@@ -344,9 +349,21 @@ class Run:
         if entry.how == "interrupted" or self._stop is JobStatus.REJECTED:
             foreign = Outcome(JobStatus.CANCELLED, error="Somebody interrupted it on the server.")
             return self._timed(foreign if self._stop is None else self._stopped(), entry, ended, 0.0)
-        await self._record(JobStatus.COLLECTING)
-        outcome = await Collector(self.desk, self.job, self.attempt, self.graph, self.recipe, self.live.say).collect(entry, self._dropped)
+        outcome = await self._fetched(Collector(self.desk, self.job, self.attempt, self.graph, self.recipe, self.live.say), entry)
         return self._timed(outcome, entry, ended, time.monotonic() - began)
+
+    async def _fetched(self, collector: Collector, entry: HistoryEntry) -> Outcome:
+        """What comes of its files; a job is `collecting` where that takes its time."""
+        task = asyncio.create_task(collector.collect(entry, self._dropped))
+        try:
+            await asyncio.wait({task}, timeout=WRITE_S)
+            if not task.done():
+                self._account.learn(JobStatus.COLLECTING)
+                await self._account.write()
+            return await task
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
 
     async def _unless_traces(self, outcome: Outcome) -> Outcome:
         """The outcome of a prompt that is nowhere, unless the server's folder shows every file it was to make, under names that only it has."""
@@ -396,17 +413,3 @@ class Run:
         if outcome.status == JobStatus.DONE and nodes:
             forecaster.learn(self.graph, self.job.kind, nodes, timings.run_s, timings.fetch_s, etas)
         return etas if outcome.status == JobStatus.DONE else []
-
-    # ---- writing down -------------------------------------------------------------------------------------------------
-
-    async def _record(self, status: JobStatus | None, **facts: Any) -> None:
-        await self.desk.database(lambda: self.desk.home_ledger.record(self.attempt, self.desk.epoch, status, **facts))
-        self._status = status or self._status
-
-    async def _end(self, outcome: Outcome) -> None:
-        if self._started is not None and self._status == JobStatus.SUBMITTED:
-            await self._record(None, started=self._started)
-        outcome = replace(outcome, **{name: self.desk.discreet(getattr(outcome, name)) for name in ("error", "hint", "warnings", "reply")})
-        written = await self.desk.database(lambda: self.desk.home_ledger.end(self.attempt, self.desk.epoch, outcome))
-        reached("end committed")
-        log.info("%s attempt %d: %s%s", self.attempt.job_id[:8], self.attempt.number, outcome.status, "" if written else " (was ended before)")

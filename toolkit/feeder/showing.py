@@ -33,6 +33,7 @@ class Showing:
         self._stall_s = STALL_S
         self._preview: Preview | None = None
         self._preview_at = 0.0
+        self.is_shown = False  # whether the board may have a line of it
 
     def say(self, sentence: str | None) -> None:
         """Tell what holds the job up; None: nothing any more."""
@@ -48,18 +49,18 @@ class Showing:
             self._preview = preview
 
     async def go_on(self) -> None:
-        """Put what changed on the board, at a bounded pace."""
+        """Put what changed on the board, at a bounded pace; a job that is over before anybody could look costs no write."""
         shown, shown_at = None, 0.0
         while True:
+            await asyncio.sleep(SHOW_EVERY_S)
             progress, now = self._now(), time.monotonic()
             key = (progress.fraction, progress.node, progress.step, progress.stalled is None, self._preview is not None)
             if key != shown or now - shown_at >= AT_LEAST_EVERY_S:
                 data, kind = self._due_preview(now)
-                text = progress.dump()
+                text, self.is_shown = progress.dump(), True
                 with contextlib.suppress(ToolkitError):  # the board is losable; the job is not
                     await self._database(lambda text=text, data=data, kind=kind: self._board.show(self._job_id, text, data, kind))
                 shown, shown_at = key, now
-            await asyncio.sleep(SHOW_EVERY_S)
 
     def _now(self) -> Progress:
         started = self._tracker.started_at is not None

@@ -91,7 +91,7 @@ class Ledger(Finder):
 
     def record(self, attempt: Attempt, epoch: int, status: JobStatus | None = None, **facts: Any) -> bool:
         """Write what was learned of an attempt in flight: acknowledged, queue_number, submitted, started, dropped; False if it is no longer open."""
-        values = {name: rows.instant_text(value) if isinstance(value, Instant) else value for name, value in facts.items()}
+        values = _columns(facts)
         with self._database.transaction() as connection:
             _check_epoch(connection, attempt.server_url, epoch)
             now = _status_of(connection, attempt)
@@ -105,8 +105,8 @@ class Ledger(Finder):
             _update(connection, "attempts", "job_id = ? AND number = ?", (attempt.job_id, attempt.number), values)
         return True
 
-    def end(self, attempt: Attempt, epoch: int, outcome: Outcome) -> bool:
-        """Close an attempt with its files, timings and reason, once; False if it was closed before.
+    def end(self, attempt: Attempt, epoch: int, outcome: Outcome, **learned: Any) -> bool:
+        """Close an attempt with its files, timings and reason, once; False if it was closed before. `learned` is what `record` would have been told.
 
         Raises:
             StaleEpoch: another feeder has taken the server.
@@ -116,7 +116,7 @@ class Ledger(Finder):
             if _status_of(connection, attempt) is None:
                 return False
             timings = json.dumps(asdict(outcome.timings)) if outcome.timings else None
-            facts = {
+            facts = _columns(learned) | {
                 "status": outcome.status, "failure_kind": outcome.failure_kind, "failure_node": outcome.failure_node, "message": _first_line(outcome.error),
                 "ended": rows.instant_text(outcome.ended), "run_s": outcome.timings.run_s if outcome.timings else None, "timings": timings,
                 "nodes": rows.node_rows(list(outcome.nodes)) if outcome.nodes else None, "reply": rows.packed(outcome.reply) if outcome.reply else None,
@@ -315,6 +315,10 @@ def _update(connection: sqlite3.Connection, table: str, where: str, key: tuple[A
 
 def _update_job(connection: sqlite3.Connection, job_id: str, **values: Any) -> None:
     _update(connection, "jobs", "id = ?", (job_id,), {**values, "revision": _next_revision(connection)})
+
+
+def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: rows.instant_text(value) if isinstance(value, Instant) else value for name, value in facts.items()}
 
 
 def _close_queued(connection: sqlite3.Connection, job_id: str, outcome: Outcome) -> bool:
