@@ -115,11 +115,12 @@ class Feeder:
             if self.ledger.data_version() != version or not self.link.reachable or self._slots() > 0:
                 version = self.ledger.data_version()
                 jobs = self._jobs = self._open_jobs()
-                if any(job.status in IN_FLIGHT and job.server_url == self.address.url and job.id not in self.runs for job in jobs):
+                sent = [job for job in jobs if job.status in IN_FLIGHT]  # few, where thousands may wait
+                if any(job.server_url == self.address.url and job.id not in self.runs for job in sent):
                     await self._take_over()  # those of a copied home, once a person has released them
                 if await self._describe(jobs):
                     jobs = self._jobs = self._open_jobs()
-                self._pass_cancels(jobs)
+                self._pass_cancels(sent)
                 await self._fill(jobs)
                 if any(self.address.url in job.servers for job in jobs):
                     self._idle_since = time.monotonic()

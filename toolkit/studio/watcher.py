@@ -45,6 +45,7 @@ class Watcher:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._asked = threading.Event()  # somebody began to wait: the slow look is over
         self._addresses: dict[str, ServerAddress] = {}
         self._started: dict[str, tuple[float, int, int]] = {}  # when, its pid, and how many before it left at once
         self._revision = ledger.revision()
@@ -93,10 +94,12 @@ class Watcher:
     def close(self) -> None:
         """Stop the thread."""
         self._stop.set()
+        self._asked.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
+        self._asked.set()
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._watch, name="toolkit-watcher", daemon=True)
@@ -106,7 +109,9 @@ class Watcher:
         ledger_version = live_version = -1
         shown = 0
         checked = placed = 0.0
-        while not self._stop.wait(FAST_S if self._callbacks or self._everything else SLOW_S):
+        while not self._stop.is_set():
+            self._asked.wait(FAST_S if self._callbacks or self._everything else SLOW_S)
+            self._asked.clear()
             try:
                 now = self._ledger.data_version()
                 if now != ledger_version:
