@@ -155,7 +155,8 @@ class Workflow:
         Raises:
             ParameterMissing: with the nearest names.
         """
-        graph, known, roles, changes = self.api(), self.parameters, named_roles(self._known()), dict(self._changes)
+        graph, changes = self.api(), dict(self._changes)
+        known, roles = (self.parameters, named_roles(graph)) if parameters else ({}, {})
         for name, value in parameters.items():
             if name not in known:
                 near = [match[0] for match in fuzzy.extract(name, list(known), limit=3, score_cutoff=60)]

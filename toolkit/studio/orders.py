@@ -101,6 +101,8 @@ class Orders:
 
     def own_pictures(self, workflow: Workflow, values: Mapping[str, Any]) -> dict[str, Any]:
         """The same for a workflow file, where a text that is a file on this machine is a picture too, if a loader is to get it."""
+        if not values:
+            return {}
         loads = {name for name, parameter in workflow.parameters.items() if parameter.input == "image" and isinstance(parameter.value, str)}
         seen = {name: self.picture(value) if name in loads and isinstance(value, str) and path.isfile(value) else value for name, value in values.items()}
         return self.parameters(seen)

@@ -1,6 +1,6 @@
 """The one poller of a process and home: turns changes of ledger and live board into callbacks, and keeps feeders alive.
 
-One thread, 6 microseconds a look: 5 ms apart while somebody waits, 50 ms otherwise. Callbacks run on this thread and must be short; a
+One thread, 6 microseconds a look: 3 ms apart while somebody waits, 50 ms otherwise. Callbacks run on this thread and must be short; a
 broken one is logged and dropped.
 """
 
@@ -23,7 +23,7 @@ from toolkit.studio.standing import waiting_progress
 
 log = logging.getLogger(__name__)
 
-FAST_S, SLOW_S = 0.005, 0.05
+FAST_S, SLOW_S = 0.003, 0.05
 PLACES_EVERY_S = 0.1  # each end in a fast sweep moves everybody who waits
 COUNTDOWN_S = 1.0  # who waits sees the seconds pass
 FEEDER_CHECK_S = 0.5
