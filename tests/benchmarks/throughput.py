@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -59,9 +60,10 @@ def paired(name: str, url: str, studio: Studio, row: Row) -> None:
 
 def full_folder(name: str, output: Path, studio: Studio, row: Row) -> None:
     """Batches with many strange files beside our folders on the server, and with none; the two folders change places in between."""
-    used, aside, count = output / "toolkit", output / "toolkit-aside", 50
-    aside.mkdir(parents=True, exist_ok=True)
-    used.mkdir(parents=True, exist_ok=True)
+    used, aside, before, count = output / "toolkit", output / "toolkit-aside", output / "toolkit-before", 50
+    os.rename(used, before)  # earlier jobs left thousands of folders there, which would be in the way of "none"
+    used.mkdir()
+    aside.mkdir()
     for number in range(FILES):
         (aside / f"ComfyUI_{number:05}_.png").touch()
     ratios = []
@@ -70,8 +72,9 @@ def full_folder(name: str, output: Path, studio: Studio, row: Row) -> None:
         _swap(used, aside)
         ratios.append(as_batch(studio, 100_100 + 200 * pair, count) / empty)
         _swap(used, aside)
-    for file in aside.glob("ComfyUI_*_.png"):
-        file.unlink()
+    shutil.rmtree(aside)
+    shutil.rmtree(used)
+    os.rename(before, used)
     found = statistics.median(ratios)
     row(f"{name}: a job beside {FILES} files in the server's folder", found, "of one beside none", "<= 1.2", found <= 1.2)
 
