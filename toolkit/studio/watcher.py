@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from toolkit.errors import ToolkitError
-from toolkit.jobs import Job, OpenJob
+from toolkit.jobs import Job, JobStatus, OpenJob
 from toolkit.ledger import Ledger, LiveBoard
 from toolkit.processes import feeder_runs, reap, start_feeder
 from toolkit.progress import Progress
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FAST_S, SLOW_S = 0.003, 0.05
 PLACES_EVERY_S = 0.1  # each end in a fast sweep moves everybody who waits
+PLACES_SHARE = 20  # a line of thousands takes 30 ms: one part in twenty of this thread's time at most
 COUNTDOWN_S = 1.0  # who waits sees the seconds pass
 FEEDER_CHECK_S = 0.5
 MISSED_BEAT_S = 1.5  # feeders write their pulse each second
@@ -108,7 +109,7 @@ class Watcher:
     def _watch(self) -> None:
         ledger_version = live_version = -1
         shown = 0
-        checked = placed = 0.0
+        checked = placed = pause = 0.0
         while not self._stop.is_set():
             self._asked.wait(FAST_S if self._callbacks or self._everything else SLOW_S)
             self._asked.clear()
@@ -121,9 +122,11 @@ class Watcher:
                 if now != live_version:
                     live_version = now
                     shown = self._tell_progress(shown)
-                if time.monotonic() - placed >= (PLACES_EVERY_S if self._line_moved else COUNTDOWN_S):
-                    placed, self._line_moved = time.monotonic(), False
+                if time.monotonic() - placed >= max(PLACES_EVERY_S if self._line_moved else COUNTDOWN_S, pause):
+                    began, self._line_moved = time.monotonic(), False
                     self._tell_places()
+                    placed = time.monotonic()
+                    pause = PLACES_SHARE * (placed - began)
                 if time.monotonic() - checked > FEEDER_CHECK_S:
                     checked = time.monotonic()
                     self._keep_fed()
@@ -148,6 +151,9 @@ class Watcher:
 
     def _tell_places(self) -> None:
         """A waiting job moves up when others end, which changes nothing of its own."""
+        queued = {job.id for job in self._open if job.status == JobStatus.QUEUED}
+        if not queued.intersection(self._callbacks):
+            return
         wall = time.time()
         now = waiting_progress(self._open, self._board.lines(wall), wall)
         followed = [job_id for job_id in list(self._callbacks) if job_id in now]
