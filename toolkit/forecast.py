@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from toolkit.graph import digests
@@ -117,12 +117,14 @@ class Forecaster:
         while len(self._recipes) > RECIPES:
             self._recipes.popitem(last=False)
 
-    def line(self, keys: Iterable[str], busy_s: float, *, usable: bool, patience_s: float) -> ServerLine:
-        """What the common order needs to know of this server, for jobs of these recipes."""
-        takes = {key: takes for key in keys if (takes := self._takes(key)) is not None}
+    def line(self, busy_s: float, *, usable: bool, patience_s: float, keys: Iterable[str] | None = None) -> ServerLine:
+        """What the common order needs to know of this server; for jobs of these recipes where it is to be told to others."""
+        takes: Mapping[str, Takes] = _Takes(self)
+        if keys is not None:
+            takes = {key: known for key in keys if (known := self.takes(key)) is not None}
         return ServerLine(self._server_url, busy_s, self._loaded, tuple(self._sent.values()), takes, usable, patience_s)
 
-    def _takes(self, key: str) -> Takes | None:
+    def takes(self, key: str) -> Takes | None:
         """What a recipe takes warm and cold: as it did, else by its nodes."""
         warm, cold = (self._whole_s(key, cold) for cold in (False, True))
         if warm is None and cold is None:
@@ -162,3 +164,22 @@ class Forecaster:
             made = Instant(now - (mono - at), at, boot_id())
             found.append(Eta(moment, "end", said.basis, made, said.expected_s, said.low_s, said.high_s, made.until(ended)))
         return found
+
+
+class _Takes(Mapping[str, Takes]):
+    """What each recipe takes, worked out when it is asked for: of a thousand that wait, the order asks for a few."""
+
+    def __init__(self, forecaster: Forecaster) -> None:
+        self._forecaster = forecaster
+
+    def __getitem__(self, key: str) -> Takes:
+        found = self._forecaster.takes(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0

@@ -140,7 +140,7 @@ class _Lines:
     def __init__(self, jobs: Sequence[OpenJob], servers: Sequence[ServerLine], now: float, also: str | None = None) -> None:
         self._columns: dict[tuple[Any, ...], deque[tuple[Place, OpenJob]]] = {}
         for place, job in _placed(jobs, now):
-            self._columns.setdefault((place[0], job.loads, job.kind, tuple(job.servers), job.recipe_key), deque()).append((place, job))
+            self._columns.setdefault((place[0], job.loads, job.kind, tuple(job.servers)), deque()).append((place, job))
         told = {line.url: line for line in servers}
         urls = dict.fromkeys([*([also] if also else []), *(url for column in self._columns for url in column[3])])
         flying = [job for job in jobs if job.status in (JobStatus.SUBMITTED, JobStatus.RUNNING)]
@@ -188,8 +188,8 @@ class _Lines:
 
     def _together(self, server: _Server, pool: Sequence[_First]) -> _First:
         """Who shares most of what is loaded; the first in line where that would hold back the one who came first for too long."""
-        loaded = Counter(server.loaded)
-        best = max(pool, key=lambda first: sum((Counter(first[1].loads) & loaded).values()))
+        loaded = set(server.loaded)
+        best = max(pool, key=lambda first: len(loaded.intersection(first[1].loads)))
         if best[1].loads == pool[0][1].loads:
             return pool[0]
         oldest = min((job for _, job, _ in pool), key=lambda job: job.seq)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import time
@@ -40,6 +41,7 @@ T = TypeVar("T")
 AT_ONCE = 2  # hides the 2 to 5 ms between jobs; more gives nothing and loses more when the server dies
 BEAT_S = 1.0
 RECIPES_AT_ONCE = 50  # a fifth of a second
+RECIPES_TOLD = 300  # of those who wait; the others' times are unknown to the faces until they come nearer
 RECIPES_A_BEAT = 10  # that are built to say what they will take; one costs a millisecond or two
 LOOK_EVERY_S = 0.003  # at the ledger's version: one percent of a core
 SOCKET_WAIT_S = 1.5  # socket first; where it is refused or slow, polling alone will do
@@ -173,12 +175,10 @@ class Feeder:
         """Our server, and those that share jobs with it as their feeders last told."""
         shared = {url for job in jobs if job.status == JobStatus.QUEUED for url in job.servers} - {self.address.url}
         others = [line for line in self.board.lines(time.time()) if line.url in shared] if shared else []
-        return [self._my_line(jobs), *others]
+        return [self.forecaster.line(self._busy_s(), usable=True, patience_s=self.patience_s), *others]
 
-    def _my_line(self, jobs: Sequence[OpenJob], *, usable: bool = True) -> ServerLine:
-        keys = {job.recipe_key for job in jobs if job.status == JobStatus.QUEUED and self.address.url in job.servers}
-        busy_s = sum(run.left_s() for run in self.runs.values() if run.on_server.is_set())
-        return self.forecaster.line(keys, busy_s, usable=usable, patience_s=self.patience_s)
+    def _busy_s(self) -> float:
+        return sum(run.left_s() for run in self.runs.values() if run.on_server.is_set())
 
     async def _give_back(self, pause: Pause) -> None:
         """Tell a paused server to free its memory, once nothing of ours runs there."""
@@ -329,7 +329,9 @@ class Feeder:
         while True:
             jobs = [job for job in self._jobs if job.status != JobStatus.QUEUED or self.address.url in job.servers]
             await self._look_ahead(jobs)
-            line = self._my_line(jobs, usable=self._pause is None and self.link.trouble is None)
+            keys = itertools.islice(dict.fromkeys(job.recipe_key for job in jobs if job.status == JobStatus.QUEUED), RECIPES_TOLD)
+            usable = self._pause is None and self.link.trouble is None
+            line = self.forecaster.line(self._busy_s(), usable=usable, patience_s=self.patience_s, keys=list(keys))
             self.forecaster.predict(turns(jobs, [line], time.time()))
             state = "paused" if self._pause else "unreachable" if self.link.trouble is not None else "busy" if self.runs else "ready"
             running = sum(1 for run in self.runs.values() if run.tracker.started_at is not None)
