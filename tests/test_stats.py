@@ -440,7 +440,7 @@ def test_views_unfold_models_and_count_days(ledger: Ledger, stats: Stats) -> Non
 
 QUESTIONS = {
     text.split(":", 1)[0]: text.split("\n", 1)[1].strip().removesuffix(";")
-    for text in (Path(__file__).parent / "recordings" / "questions.sql").read_text(encoding="utf-8").split("\n-- ")[1:]
+    for text in (Path(__file__).parents[1] / "toolkit" / "analysis" / "questions.sql").read_text(encoding="utf-8").split("\n-- ")[1:]
 }
 
 
@@ -466,8 +466,8 @@ def test_every_question_runs_word_for_word(past: Stats, question: str) -> None:
     assert silent == [], "a column that knows nothing"
 
 
-def test_there_are_seventeen_questions() -> None:
-    assert len(QUESTIONS) == 17
+def test_there_are_eighteen_questions() -> None:
+    assert len(QUESTIONS) == 18
 
 
 def test_every_column_is_filled_by_some_job_of_a_long_past(past: Stats) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 from toolkit import (
+    Answer,
     Batch,
     ImageRequest,
     Job,
@@ -52,6 +53,11 @@ async def a_notebook() -> None:
     assert_type(studio.queue(), Sequence[Job])
     studio.sql("from jobs where seed = $seed", seed=7)
     assert_type(studio.export("log.duckdb"), str)
+    answer = studio.ask("upgrade", model="illustrious", since=timedelta(days=30), simulated=True)
+    assert_type(answer, Answer)
+    assert_type((answer.question, answer.sql), tuple[str, str])
+    answer.plot().savefig("upgrade.png")
+    answer.df()
     studio.close()
 
 

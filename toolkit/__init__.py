@@ -1,13 +1,14 @@
 """Anime pictures and clips with ComfyUI: submit, watch, keep, and ask where the time went.
 
 The public names in the order of a job's life, each loaded when it is first asked for: a feeder or an engine that starts needs few of them.
-Importing this loads no gradio, duckdb, ipywidgets, fastapi or pandas.
+Importing this loads no gradio, duckdb, ipywidgets, fastapi, pandas or matplotlib.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from toolkit.analysis import Answer
     from toolkit.errors import ToolkitError
     from toolkit.exported import Parameter, Workflow
     from toolkit.jobs import Job, OutputFile, Timings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "Batch",
     "ImageRef",
     "ImageRequest",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "analysis": "Answer",
     "errors": "ToolkitError",
     "exported": "Parameter Workflow",
     "jobs": "Job OutputFile Timings",

@@ -25,13 +25,13 @@ from rich.table import Table
 
 from tests.benchmarks.history import add_jobs, made_up_home
 from toolkit import Studio
+from toolkit.analysis.questions import questions
 from toolkit.ledger import Ledger
 from toolkit.service import build_service
 from toolkit.settings import Settings
 from toolkit.stats import Stats
 
 JOBS, RUNS, NEW = 1_000_000, 5, 1000
-QUESTIONS = Path(__file__).parents[1] / "recordings" / "questions.sql"
 AGGREGATES = {
     "jobs by status": "from jobs select status, count(*) group by all",
     "work by model": "from jobs select model, count(*), avg(run_s), sum(size_bytes) group by all",
@@ -42,13 +42,6 @@ PAGES = (
 )  # fmt: skip
 
 Row = Callable[[str, float, str, str, bool, str], None]
-
-
-def questions() -> Iterator[tuple[str, str]]:
-    """Each question's name and its SQL."""
-    for text in QUESTIONS.read_text(encoding="utf-8").split("\n-- ")[1:]:
-        title, query = text.split("\n", 1)
-        yield title.split(":")[0], query.strip().removesuffix(";")
 
 
 def best(work: Callable[[], Any], runs: int = RUNS) -> float:
@@ -67,11 +60,11 @@ def bounded(row: Row, name: str, value: float, unit: str, bound: float, how: str
 
 
 def asked(stats: Stats, row: Row) -> None:
-    """The log's aggregates, and its 17 questions."""
+    """The log's aggregates, and its named questions."""
     for name, query in AGGREGATES.items():
         bounded(row, f"log: {name}", 1000 * best(lambda query=query: stats.sql(query).fetchall()), "ms", 100, f"best of {RUNS}")  # type: ignore[misc]
-    for name, query in questions():
-        bounded(row, f"log: question {name}", 1000 * best(lambda query=query: stats.sql(query).fetchall()), "ms", 1000, f"best of {RUNS}")  # type: ignore[misc]
+    for name, question in questions().items():
+        bounded(row, f"log: question {name}", 1000 * best(lambda query=question.sql: stats.sql(query).fetchall()), "ms", 1000, f"best of {RUNS}")  # type: ignore[misc]
 
 
 def published(home: Path, ledger: Ledger, stats: Stats, row: Row) -> None:

@@ -41,6 +41,7 @@ from toolkit.studio.watcher import Watcher
 from toolkit.times import loads_of, recipe_key
 
 if TYPE_CHECKING:
+    from toolkit.analysis import Answer
     from toolkit.stats import Stats
 
 
@@ -365,6 +366,21 @@ class Studio:
             QueryInvalid: with DuckDB's own text.
         """
         return self._log().sql(query, **parameters)
+
+    def ask(self, question: str = "help", /, **where: Any) -> Answer:
+        """Ask the log a question by its name; "help" lists them. The answer is a table with its SQL, `.df()` and `.plot()`.
+
+        Args:
+            question: its name, e.g. "upgrade".
+            where: which jobs it is about: any column of the table jobs (`model="illustrious"`, `kind="image"`), `since=timedelta(days=7)`,
+                `lora=` a part of its name, `batch=` a name; several values mean any of them. `simulated=True` takes in the built-in engine's runs.
+
+        Raises:
+            RequestInvalid: no such question or column, with the nearest one, or a value that cannot be read.
+        """
+        from toolkit.analysis import ask
+
+        return ask(self._log(), question, where)
 
     def export(self, path: str | PathLike[str]) -> str:
         """Write the log to a .duckdb file, a .parquet folder or .csv; returns where it is."""

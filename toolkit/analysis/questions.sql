@@ -1,4 +1,4 @@
--- The 17 questions that the log must be able to answer, word for word; tests/test_stats.py asks them all.
+-- The named questions of `studio.ask`: name, sentence, SQL. They leave out simulated runs; 'cfg test' and '%mika%' are examples for batch= and lora=.
 
 -- slow_recipes: Which model, sampler and size is slow?
 from jobs select model, sampler, width, height, steps, count(*) as n,
@@ -85,3 +85,8 @@ where lora.name ilike '%mika%' group by all order by lora, strength;
 -- winners: Which setting wins? (share kept, by setting)
 from jobs join outputs using (job_id) select cfg, sampler, count(*) as n, avg((verdict = 'keep')::int) as kept_share, median(run_s) as run_s
 where group_name = 'cfg test' and verdict is not null group by all order by kept_share desc limit 6;
+
+-- timeline: Who ran what, when?
+from jobs left join servers using (environment_id, server_url) select coalesce(name, server_url) as server, model, kind, status, person, warmth, started_at,
+  run_s, wait_home_s, wait_server_s, group_name, job_id
+where started_at is not null and not jobs.simulated order by started_at desc limit 500;

@@ -1,0 +1,10 @@
+"""Answers: named questions of the log, each with its table, its SQL and a chart.
+
+Owns the questions (questions.sql, read and narrowed by questions.py), what an answer is and how it shows itself (answer.py), and its charts
+(charts.py, the only importer of matplotlib, loaded by the first plot). Must not know who runs jobs, nor any face. Neither DuckDB, pandas nor
+matplotlib is loaded by importing this package.
+"""
+
+from toolkit.analysis.answer import Answer, ask
+
+__all__ = ["Answer", "ask"]
