@@ -1,9 +1,10 @@
-"""analysis: each question against the same computed in pandas, on a made-up past; narrowing, showing, drawing."""
+"""analysis: each question against the same computed in pandas, on a made-up past; narrowing, showing, drawing, and the two faces that ask."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import sqlite3
 import subprocess
@@ -17,14 +18,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
+from typer.testing import CliRunner
 
 from tests.benchmarks import history
 from toolkit import Answer, Studio
 from toolkit.analysis import charts
 from toolkit.analysis.answer import shown
 from toolkit.analysis.questions import questions
+from toolkit.cli import app
 from toolkit.errors import RequestInvalid
+from toolkit.service import build_service
+from toolkit.settings import Settings
 
 JOBS = 2000
 NAMES = tuple(questions())
@@ -273,7 +279,7 @@ def test_lora_counts_the_files_and_the_kept_ones(studio: Studio, log: dict[str, 
     files = used.merge(log["outputs"][["job_id", "verdict"]], on="job_id").assign(keep=lambda frame: frame.verdict == "keep")
     found = files.groupby(["lora", "strength", "model"], as_index=False).agg(files=("job_id", "size"), kept=("keep", "sum"))
     same(studio, "lora", found, "lora", "strength", "model", "files", "kept")
-    assert studio.ask("lora", lora="MIKA").rows == studio.ask("lora").rows
+    assert sorted(studio.ask("lora", lora="MIKA").rows) == sorted(studio.ask("lora").rows)
     assert len(studio.ask("lora", lora="ink")) == 0
 
 
@@ -481,6 +487,56 @@ def test_asking_for_the_names_loads_neither_duckdb_nor_matplotlib(tmp_path: Path
     names = "from toolkit import Answer, Studio; from toolkit.analysis.questions import questions; questions()"
     code = f"import sys; {names}; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True).stdout == "[]\n"
+
+
+# ---- the faces ----------------------------------------------------------------------------------------------------------
+
+
+def toolkit(home: Path, *words: str) -> Any:
+    return CliRunner().invoke(app, words, env={"TOOLKIT_HOME": str(home)}, prog_name="toolkit")
+
+
+def test_the_command_prints_the_table_the_sql_or_json_lines(home: Path, studio: Studio) -> None:
+    table = toolkit(home, "ask", "cold_warm", "--where", "model=animagine", "--where", "kind=image")
+    assert table.exit_code == 0, table.stderr
+    assert re.search(r"animagine-xl-4.0 +cold +\d+", table.stdout)
+    assert "wan2.2" not in table.stdout
+    assert "What does a cold start cost?" in table.stderr
+    rows = [json.loads(line) for line in toolkit(home, "ask", "cold_warm", "--simulated", "--json").stdout.splitlines()]
+    assert rows == studio.ask("cold_warm", simulated=True).records()
+    either = toolkit(home, "ask", "timeline", "--json", "--where", "status=failed", "--where", "status=lost").stdout.splitlines()
+    assert {json.loads(line)["status"] for line in either} == {"failed", "lost"}
+    assert toolkit(home, "ask", "people", "--sql").stdout.strip() == questions()["people"].sql
+    assert toolkit(home, "ask", "people", "--sql", "--where", "model=a\nb").stdout.endswith('\n-- $model = "a\\nb"\n')
+    for name in NAMES:
+        assert name in toolkit(home, "ask", "help").stdout or name == "help"
+    assert toolkit(home, "ask").stdout == toolkit(home, "ask", "help").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["poeple"], "Did you mean people?"), (["people", "--where", "modle=x"], "model"), (["people", "--where", "model"], "write NAME=VALUE")],
+)
+def test_the_command_refuses_what_it_does_not_know(home: Path, words: list[str], said: str) -> None:
+    answer = toolkit(home, "ask", *words)
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert said in answer.stderr
+
+
+def test_rest_answers_with_question_sql_columns_and_rows(studio: Studio) -> None:
+    client = TestClient(build_service(studio, Settings(home=studio.home)), base_url="http://127.0.0.1")
+    found = client.get("/api/anime/ask/timeline", params={"kind": ["image", "video"], "model": "anima", "simulated": "true"}).json()
+    assert set(found) == {"question", "sql", "columns", "rows"}
+    answer = studio.ask("timeline", kind=["image", "video"], model="anima", simulated=True)
+    assert (found["question"], found["sql"], found["columns"]) == (answer.question, answer.sql, list(answer.columns))
+    assert [datetime.fromisoformat(row[6]) for row in found["rows"]] == [row["started_at"] for row in answer.records()]
+    assert [row[0] for row in client.get("/api/anime/ask/help").json()["rows"]] == MADE
+    for path in ("poeple", "people?modle=x", "people?question=x", "people?self=x", "people?steps=many"):
+        refused = client.get(f"/api/anime/ask/{path}")
+        assert refused.status_code == 422, path
+        assert refused.json()["error"]["code"] == "request_invalid"
+    for name in NAMES:
+        assert client.get(f"/api/anime/ask/{name}").status_code == 200
 
 
 def test_an_answer_is_frozen(studio: Studio) -> None:

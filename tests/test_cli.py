@@ -643,7 +643,7 @@ def test_a_misspelt_command_or_option_is_2_with_the_nearest_one(tmp_path: Path, 
 def test_the_version_and_the_help_need_no_home(tmp_path: Path) -> None:
     nowhere = tmp_path / "none"
     assert toolkit(nowhere, "--version").stdout == f"toolkit {__version__}\n"
-    for command in ("image", "video", "run", "retry", "jobs", "cancel", "sql", "strip", "connect", "pause", "resume", "serve", "engine"):
+    for command in ("image", "video", "run", "retry", "jobs", "cancel", "sql", "ask", "strip", "connect", "pause", "resume", "serve", "engine"):
         assert toolkit(nowhere, command, "--help").exit_code == 0
         assert command in toolkit(nowhere, "--help").stdout
     assert "--install-completion" in toolkit(nowhere, "--help").stdout
@@ -651,6 +651,6 @@ def test_the_version_and_the_help_need_no_home(tmp_path: Path) -> None:
 
 
 def test_starting_up_imports_nothing_heavy(tmp_path: Path) -> None:
-    heavy = "{'duckdb', 'gradio', 'pandas', 'ipywidgets', 'fastapi', 'av', 'numpy'}"
+    heavy = "{'duckdb', 'gradio', 'pandas', 'ipywidgets', 'fastapi', 'av', 'numpy', 'matplotlib'}"
     code = f"import sys, toolkit.cli; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True).stdout == "[]\n"

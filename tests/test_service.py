@@ -543,7 +543,7 @@ def test_the_routes_are_those_of_the_interface_and_the_page_of_docs_lists_them(r
     assert {f"{method.upper()} {path.removeprefix('/api/anime')}" for path, methods in paths.items() for method in methods} == {
         "POST /generate/image", "POST /generate/video", "GET /jobs/{job_id}", "GET /jobs", "GET /queue", "POST /jobs/{job_id}/cancel",
         "POST /jobs/{job_id}/retry", "GET /jobs/{job_id}/files/{name}", "GET /health", "GET /models", "GET /stats", "POST /generate/workflow",
-        "POST /plan", "POST /validate", "POST /uploads", "GET /missing/{what}",
+        "POST /plan", "POST /validate", "POST /uploads", "GET /missing/{what}", "GET /ask/{question}",
     }  # fmt: skip
     page = rest.get("/api/docs").text
     assert all(path in page for path in paths)

@@ -1,4 +1,4 @@
-"""The JSON that REST and the feed share: a job, its progress, its files, the counts, an error.
+"""The JSON that REST and the feed share: a job, its progress, its files, the counts, an answer of the log, an error.
 
 Owns these shapes, so that a word means the same on both. Knows a studio to read from, and no face: no FastAPI, no websockets. Lies between
 studio and faces because faces may not import each other.
@@ -6,8 +6,10 @@ studio and faces because faces may not import each other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -19,6 +21,7 @@ from toolkit.progress import Progress
 from toolkit.requests import EXACT_IN_JAVASCRIPT
 
 if TYPE_CHECKING:
+    from toolkit.analysis import Answer
     from toolkit.studio import Studio
 
 
@@ -98,6 +101,23 @@ def counts_json(counts: Mapping[str, int]) -> dict[str, Any]:
     """How many jobs are in each status, the empty ones too."""
     by_status = {str(status): counts.get(status, 0) for status in JobStatus}
     return {"counts": by_status, "open": sum(by_status[status] for status in OPEN), "total": sum(by_status.values())}
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """A question's answer; times are ISO 8601 in UTC, what is unknown or no finite number is null."""
+    rows = [[_plain(value) for value in row] for row in answer.rows]
+    return {"question": answer.question, "sql": answer.sql, "columns": list(answer.columns), "rows": rows}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case date():
+            return value.isoformat()
+        case float():
+            return value if math.isfinite(value) else None
+        case int() if abs(value) > EXACT_IN_JAVASCRIPT:
+            return str(value)
+    return value
 
 
 def error_json(error: ToolkitError, *, home: Path | None = None) -> dict[str, Any]:

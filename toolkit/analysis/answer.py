@@ -57,6 +57,11 @@ class Answer:
 
         return draw(self.name, self.question, self.records(), style, self.note)
 
+    @property
+    def listing(self) -> str:
+        """The SQL, the values of its parameters behind it as comments."""
+        return self.sql + "".join(f"\n-- ${name} = {json.dumps(value, default=str)}" for name, value in self.parameters.items())
+
     def records(self) -> list[dict[str, Any]]:
         """The rows as dictionaries."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
@@ -72,10 +77,9 @@ class Answer:
         head = f"<strong>{escape(self.question)}</strong>"
         body = self._html_table() if self.rows else f"<p>{escape(self._empty())}</p>"
         rest = "".join(f"<div>{escape(line)}</div>" for line in self._rest() if line)
-        values = "".join(f"\n-- ${name} = {json.dumps(value, default=str)}" for name, value in self.parameters.items())
         return (
             f'<div class="toolkit-answer">{head}{body}{rest}<details><summary>SQL</summary>'
-            f'<pre style="white-space:pre-wrap">{escape(self.sql + values)}</pre></details></div>'
+            f'<pre style="white-space:pre-wrap">{escape(self.listing)}</pre></details></div>'
         )
 
     def _table(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""`jobs`, `cancel` and `sql`: what the home knows, asked without any server.
+"""`jobs`, `cancel`, `sql` and `ask`: what the home knows, asked without any server.
 
 Owns filters and columns. `jobs` and `cancel` go to the studio's ledger: `studio.job` would look for a server, to feed it an open job, which
 only a cancel that a server has to confirm needs.
@@ -6,7 +6,7 @@ only a cancel that a server has to confirm needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,6 +85,12 @@ def _cancelled(old: Job, job: Job) -> str:
     return f"has ended already: {job.status}" if old.is_final else f"was quicker than the cancel: {job.status}"
 
 
+def _questions() -> list[str]:
+    from toolkit.analysis.questions import questions
+
+    return list(questions())
+
+
 @app.command()
 def sql(
     context: typer.Context,
@@ -102,13 +108,63 @@ def sql(
         names, rows = list(relation.columns), relation.fetchall()
     if output is not None:
         _write_csv(output, names, rows)
-    elif as_json:
+    else:
+        _print_rows(names, rows, as_json=as_json, every="--json or -o FILE.csv")
+
+
+@app.command()
+def ask(
+    context: typer.Context,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="Its name; `help` lists them.", autocompletion=_questions)] = "help",
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="NAME=VALUE", help="Only jobs like this: model=illustrious, kind=image, since=7d, lora=mika, ...; may be repeated."),
+    ] = None,
+    simulated: Annotated[bool, typer.Option("--simulated", help="The built-in engine's runs too.")] = False,
+    only_sql: Annotated[bool, typer.Option("--sql", help="Print the SQL and leave.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the log a question by its name: slow_recipes, boxes, people, timeline, ..."""
+    from toolkit.analysis.answer import shown
+
+    with context.obj.studio() as studio:
+        answer = studio.ask(question, **{**_conditions(where or ()), **({"simulated": True} if simulated else {})})
+    if only_sql:
+        typer.echo(answer.listing)
+        return
+    say(answer.question)
+    _print_rows(answer.columns, answer.rows, as_json=as_json, every="--json", text=shown)
+    if not answer.rows:
+        say(f"note: {answer.note or 'the log has nothing of this kind yet.'}")
+
+
+def _conditions(texts: Sequence[str]) -> dict[str, Any]:
+    """What --where says by name; a name that comes twice means either value."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name.strip() and equals):
+            raise RequestInvalid(f"--where {text}: write NAME=VALUE.")
+        found.setdefault(name.strip(), []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def _print_rows(
+    names: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    as_json: bool,
+    every: str,
+    text: Callable[[Any], str] = lambda value: "" if value is None else str(value),
+) -> None:
+    """Rows as JSON lines, or as a table that says which options give every row."""
+    if as_json:
         for row in rows:
             print_json(dict(zip(names, row, strict=True)))
-    else:
-        print_table(names, [["" if value is None else str(value) for value in row] for row in rows[:TABLE_ROWS]])
-        if len(rows) > TABLE_ROWS:
-            say(f"note: the first {TABLE_ROWS} of {len(rows)} rows; --json or -o FILE.csv gives all.")
+        return
+    print_table(names, [[text(value) for value in row] for row in rows[:TABLE_ROWS]])
+    if len(rows) > TABLE_ROWS:
+        say(f"note: the first {TABLE_ROWS} of {len(rows)} rows; {every} gives all.")
 
 
 def _write_csv(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -1,7 +1,7 @@
 """REST: the paths below /api, in terms of a studio.
 
-Owns the statuses and the one shape of refusals, the gate before everything, and what is no route. Knows no rule of jobs: jobs.py and
-house.py call the studio and render what comes back (shapes.py); what may come in is admission.py's.
+Owns the statuses and the one shape of refusals, the gate before everything, and what is no route. Knows no rule of jobs: jobs.py,
+house.py and answers.py call the studio and render what comes back (shapes.py); what may come in is admission.py's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from toolkit import __version__
 from toolkit.admission import Gate, Refused
 from toolkit.errors import HomeUnusable, JobUnknown, NoServer, OutputError, RequestInvalid, ServerError, ServerUnreachable, ToolkitError, WorkflowInvalid
+from toolkit.service.answers import Answers
 from toolkit.service.house import House
 from toolkit.service.jobs import Jobs
 from toolkit.service.uploads import Uploads
@@ -49,7 +50,7 @@ def build_service(studio: Studio, settings: Settings) -> FastAPI:
     service = FastAPI(title="anime-toolkit", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, openapi_url="/api/openapi.json")
     service.add_middleware(Door, gate=Gate.of(settings))
     _answer_errors(service, settings.home)
-    for part in (Jobs(studio), Uploads(studio), House(studio)):
+    for part in (Jobs(studio), Uploads(studio), House(studio), Answers(studio)):
         service.include_router(part.routes(), prefix="/api/anime")
     service.add_api_route("/api/docs", lambda: HTMLResponse(_docs(service.openapi())), include_in_schema=False)
     _close_the_rest(service)
