@@ -347,9 +347,9 @@ def old_home(home: Path, monkeypatch: pytest.MonkeyPatch, jobs: int = 3) -> list
         patch.setattr(rows, "MIGRATIONS", rows.MIGRATIONS[:1])
         Ledger(home).close()
     with closing(sqlite3.connect(home / "ledger.sqlite")) as old:
-        columns = ", ".join(row[1] for row in old.execute("PRAGMA table_info(jobs)"))
+        columns = ", ".join(row[1] for row in old.execute("PRAGMA table_info(jobs)") if row[1] != "seq")
         old.execute("ATTACH ? AS made", (str(made.home / "ledger.sqlite"),))
-        old.execute(f"INSERT INTO jobs ({columns}) SELECT {columns} FROM made.jobs")
+        old.execute(f"INSERT INTO jobs ({columns}) SELECT {columns} FROM made.jobs ORDER BY seq")
         old.commit()
     shutil.rmtree(made.home)
     return ids
