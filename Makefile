@@ -38,7 +38,7 @@ notebooks: $(STAMP)
 		--execute --inplace --ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb; code=$$?; sleep 5; rm -rf $$home; exit $$code
 
 bench: $(STAMP)
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -26,8 +26,8 @@ MOMENTS: Mapping[Moment, float] = {"started": 0.0, "p10": 0.1, "p25": 0.25, "p50
 """The fractions at which predictions are logged."""
 DEFAULT_STEPS = 20
 OWN_RUNS = 3  # of exactly this recipe, before its times count as history
-OWN_STEPS = 2.0  # what was learned of a step weighs as much as this many steps of this run
-OWN_SHARE = 0.2  # and of a whole run as much as this share of it
+OWN_STEPS = 6.0  # what was learned of a step weighs as much as this many steps of this run
+OWN_SHARE = 0.4  # and of a whole run as much as this share of it
 SPREADS = {"history": (0.85, 1.25), "family": (0.6, 1.8), "this_run": (0.85, 1.3)}  # until past predictions of the kind tell
 ENOUGH_RATIOS = 9
 

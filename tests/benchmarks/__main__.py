@@ -1,5 +1,7 @@
 """`make bench`: the figures that issues name, most of them beside a bare client in the same run; a table, and data/bench.json.
 
+All of them, or `make bench ARGS="throughput order eta log"` by name.
+
 On the built-in engine, and with COMFYUI_URL on a real server, whose output folder may be told in TOOLKIT_BENCH_OUTPUT. Runs are paired and
 medians are quoted, since machines are shared and noisy.
 """
@@ -8,14 +10,18 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks import eta, order
 from tests.benchmarks.crowds import cards, from_one_cell
+from tests.benchmarks.log import measured
 from tests.benchmarks.throughput import PAIRS, full_folder, paired
 from tests.benchmarks.workflows import converted
 from tests.conftest import end_children
@@ -23,6 +29,7 @@ from tests.templates import object_info
 from toolkit import Studio
 from toolkit.processes import ensure_engine
 
+Row = Callable[..., None]
 DATA = Path(__file__).parents[2] / "data"
 
 
@@ -34,9 +41,24 @@ def main() -> None:
         rows.append({"name": name, "value": round(value, 3), "unit": unit, "bound": bound, "holds": holds, "how": how})
         print(f"{name}: {value:.3f} {unit} (bound {bound})", flush=True)
 
+    url = os.environ.get("COMFYUI_URL", "").rstrip("/")
+    real = url if url not in ("", "engine") else None
+    parts: dict[str, Callable[[], None]] = {
+        "workflows": lambda: converted("0.3.64", object_info(), row),
+        "throughput": lambda: _throughput(row, real),
+        "order": lambda: order.measure(row, real),
+        "eta": lambda: eta.measure(row, real),
+        "log": lambda: measured(row, int(os.environ.get("TOOLKIT_BENCH_JOBS", "100000"))),
+    }
+    for name in sys.argv[1:] or parts:
+        parts[name]()
+    _show(rows)
+    DATA.mkdir(exist_ok=True)
+    (DATA / "bench.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _throughput(row: Row, real: str | None) -> None:
     os.environ |= {"TOOLKIT_ENGINE_STEP_S": "0", "TOOLKIT_ENGINE_LOAD_S": "0"}
-    real = os.environ.get("COMFYUI_URL", "")
-    converted("0.3.64", object_info(), row)
     with tempfile.TemporaryDirectory() as folder:
         cards(Path(folder) / "cards", row)
         home = Path(folder) / "engine"
@@ -45,17 +67,14 @@ def main() -> None:
             full_folder("engine", home / "engine" / "output", studio, row)
             from_one_cell(studio, row)
         end_children(home)
-        if real and real != "engine":
+        if real is not None:
             home = Path(folder) / "real"
             with Studio(real, home=home) as studio:
-                paired("real", real.rstrip("/"), studio, row)
+                paired("real", real, studio, row)
                 output = os.environ.get("TOOLKIT_BENCH_OUTPUT")
                 if output:
                     full_folder("real", Path(output), studio, row)
             end_children(home)
-    _show(rows)
-    DATA.mkdir(exist_ok=True)
-    (DATA / "bench.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
