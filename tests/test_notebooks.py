@@ -15,10 +15,11 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.timeout(180)
-def test_every_notebook_runs_from_top_to_bottom(home: Path) -> None:
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_runs_from_top_to_bottom(path: Path, home: Path) -> None:
     environment = {**os.environ, "TOOLKIT_HOME": str(home), "TOOLKIT_ENGINE_STEP_S": "0.05"}  # there is a middle in which something can break
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *map(str, NOTEBOOKS)]
-    done = subprocess.run(command, env=environment, cwd=NOTEBOOKS[0].parent, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(path)]
+    done = subprocess.run(command, env=environment, cwd=path.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
 
 

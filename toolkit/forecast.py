@@ -100,10 +100,6 @@ class Forecaster:
         if eta.basis == "history" and eta.target == "end" and eta.actual_s is not None and eta.expected_s > 0:
             self._ratios[kind, eta.moment].append(eta.actual_s / eta.expected_s)
 
-    def expected(self, graph: Mapping[str, Any], *, cold: bool) -> float | None:
-        """What a graph will take here, in seconds, with its models still to be read or not; None if nobody knows."""
-        return self._whole_s(recipe_key(graph), cold) if len(graph) <= NODE_LIMIT and self.knows(recipe_key(graph)) else self._guess(graph, cold)
-
     # ---- the line -----------------------------------------------------------------------------------------------------
 
     def knows(self, key: str) -> bool:

@@ -8,6 +8,7 @@ a job goes to the one that ends it first, and clips leave one server to pictures
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,9 +90,9 @@ def next_job(jobs: Sequence[OpenJob], server_url: str, servers: Sequence[ServerL
     return next((turn.job for turn in lines.turns() if turn.server_url == server_url), None)
 
 
-def turns(jobs: Sequence[OpenJob], servers: Sequence[ServerLine] = (), now: float = 0.0) -> list[Turn]:
-    """Every waiting job with its server, its place and its time, in the order they will be sent."""
-    return list(_Lines(jobs, servers, now).turns())
+def turns(jobs: Sequence[OpenJob], servers: Sequence[ServerLine] = (), now: float = 0.0, limit: int | None = None) -> list[Turn]:
+    """Every waiting job with its server, its place and its time, in the order they will be sent; the first `limit` of them."""
+    return list(itertools.islice(_Lines(jobs, servers, now).turns(), limit))
 
 
 def places(jobs: Sequence[OpenJob], servers: Sequence[ServerLine] = (), now: float = 0.0) -> dict[str, Turn]:

@@ -41,7 +41,7 @@ T = TypeVar("T")
 AT_ONCE = 2  # hides the 2 to 5 ms between jobs; more gives nothing and loses more when the server dies
 BEAT_S = 1.0
 RECIPES_AT_ONCE = 50  # a fifth of a second
-RECIPES_TOLD = 300  # of those who wait; the others' times are unknown to the faces until they come nearer
+RECIPES_TOLD = 300  # and jobs predicted, of those who wait; the others' times are unknown to the faces until they come nearer
 RECIPES_A_BEAT = 10  # that are built to say what they will take; one costs a millisecond or two
 LOOK_EVERY_S = 0.003  # at the ledger's version: one percent of a core
 SOCKET_WAIT_S = 1.5  # socket first; where it is refused or slow, polling alone will do
@@ -173,9 +173,11 @@ class Feeder:
 
     def _lines(self, jobs: Sequence[OpenJob]) -> list[ServerLine]:
         """Our server, and those that share jobs with it as their feeders last told."""
+        return [self.forecaster.line(self._busy_s(), usable=True, patience_s=self.patience_s), *self._others(jobs)]
+
+    def _others(self, jobs: Sequence[OpenJob]) -> list[ServerLine]:
         shared = {url for job in jobs if job.status == JobStatus.QUEUED for url in job.servers} - {self.address.url}
-        others = [line for line in self.board.lines(time.time()) if line.url in shared] if shared else []
-        return [self.forecaster.line(self._busy_s(), usable=True, patience_s=self.patience_s), *others]
+        return [line for line in self.board.lines(time.time()) if line.url in shared] if shared else []
 
     def _busy_s(self) -> float:
         return sum(run.left_s() for run in self.runs.values() if run.on_server.is_set())
@@ -332,7 +334,7 @@ class Feeder:
             keys = itertools.islice(dict.fromkeys(job.recipe_key for job in jobs if job.status == JobStatus.QUEUED), RECIPES_TOLD)
             usable = self._pause is None and self.link.trouble is None
             line = self.forecaster.line(self._busy_s(), usable=usable, patience_s=self.patience_s, keys=list(keys))
-            self.forecaster.predict(turns(jobs, [line], time.time()))
+            self.forecaster.predict(turns(jobs, [line, *self._others(jobs)], time.time(), RECIPES_TOLD))
             state = "paused" if self._pause else "unreachable" if self.link.trouble is not None else "busy" if self.runs else "ready"
             running = sum(1 for run in self.runs.values() if run.tracker.started_at is not None)
             sentence = self._pause.sentence if self._pause else self.link.trouble

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toolkit.errors import ToolkitError, WorkflowInvalid
 from toolkit.forecast import Forecaster
 from toolkit.graph import NodeCatalog
+from toolkit.jobs import JobStatus, OpenJob
 from toolkit.ledger import Ledger
+from toolkit.order import PATIENCE_S, turns
 from toolkit.pipelines import build
+from toolkit.pipelines.built import Built
 from toolkit.progress import Range, calibrated, duration
 from toolkit.prompts import Wildcards
 from toolkit.requests import Request
-from toolkit.times import loads_of
-
-if TYPE_CHECKING:
-    from toolkit.pipelines.built import Built
+from toolkit.times import loads_of, recipe_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,37 +56,50 @@ def rehearse(
     distinct = list({ledger.hash_of(request): request for request in requests}.values())
     known = sum(1 for request in distinct if ledger.has_equal(request))
     faults, warnings, choices, graph = list[str](), list[str](), list[str](), dict[str, Any]()
-    seconds, loaded, forecast = list[float | None](), set[str](), cache(forecasts)
+    line, forecast = list[OpenJob](), cache(forecasts)
     for request in distinct:
         try:
-            url, built = _built(request, catalogs, wildcards)
+            able = _built(request, catalogs, wildcards)
         except ToolkitError as error:
             faults += [fault for fault in _faults_of(error) if fault not in faults]
             continue
+        built = next(iter(able.values()))
         graph = graph or dict(built.graph)
-        loads = set(loads_of(built.graph))
-        seconds.append(forecast(url).expected(built.graph, cold=not loads <= loaded))
-        loaded = loads
+        line.append(_waiting(len(line), built, list(able)))
+        for url, its in able.items():
+            forecast(url).remember(line[-1].recipe_key, its.graph)
         warnings += [warning for warning in built.warnings if warning not in warnings]
         choice = built.recipe.get("choice")
         choices += [f"{choice}."] if choice and f"{choice}." not in choices else []
-    return Plan(len(requests), len(requests) - len(distinct) + known, faults, warnings, choices, _range(seconds), graph=graph)
+    return Plan(len(requests), len(requests) - len(distinct) + known, faults, warnings, choices, _duration(line, forecast), graph=graph)
 
 
-def _range(seconds: Sequence[float | None]) -> Range | None:
-    """All of it one after the other; None where a part is unknown."""
-    known = [part for part in seconds if part is not None]
-    return calibrated(sum(known), "family") if known and len(known) == len(seconds) else None
+def _waiting(seq: int, built: Built, servers: Sequence[str]) -> OpenJob:
+    """A planned job as it would stand in the line."""
+    kind = "video" if (built.recipe.get("frames") or 1) > 1 else "image"
+    return OpenJob(seq, str(seq), JobStatus.QUEUED, kind, 1, "", servers, 0.0, False, 0, None, recipe_key(built.graph), loads_of(built.graph))
 
 
-def _built(request: Request, catalogs: Mapping[str, NodeCatalog], wildcards: Wildcards) -> tuple[str, Built]:
-    failures = list[ToolkitError]()
+def _duration(line: Sequence[OpenJob], forecast: Callable[[str], Forecaster]) -> Range | None:
+    """Until the last of them ends, shared out as the common order would with nobody else there; None where one is unknown."""
+    urls = dict.fromkeys(url for job in line for url in job.servers)
+    lines = [forecast(url).line(0.0, usable=True, patience_s=PATIENCE_S) for url in urls]
+    ends = [turn.starts_s + turn.takes_s if turn.starts_s is not None and turn.takes_s is not None else None for turn in turns(line, lines)]
+    known = [end for end in ends if end is not None]
+    return calibrated(max(known), "family") if known and len(known) == len(ends) else None
+
+
+def _built(request: Request, catalogs: Mapping[str, NodeCatalog], wildcards: Wildcards) -> dict[str, Built]:
+    """What the request becomes on each server that can run it."""
+    able, failures = dict[str, Built](), list[ToolkitError]()
     for url, catalog in catalogs.items():
         try:
-            return url, build(request, catalog, "toolkit/plan", wildcards)
+            able[url] = build(request, catalog, "toolkit/plan", wildcards)
         except ToolkitError as error:
             failures.append(error)
-    raise failures[0]
+    if not able:
+        raise failures[0]
+    return able
 
 
 def _faults_of(error: ToolkitError) -> Sequence[str]:

@@ -31,6 +31,7 @@ from toolkit.pipelines.families import ModelFile
 from toolkit.progress import Progress
 from toolkit.requests import ImageRef, ImageRequest, Request, VideoRequest, WorkflowRequest
 from toolkit.settings import ServerAddress, Settings
+from toolkit.studio.asking import Asking
 from toolkit.studio.batches import Batch
 from toolkit.studio.handles import JobHandle, OutputHandle
 from toolkit.studio.orders import Orders
@@ -41,11 +42,10 @@ from toolkit.studio.watcher import Watcher
 from toolkit.times import loads_of, recipe_key
 
 if TYPE_CHECKING:
-    from toolkit.analysis import Answer
     from toolkit.stats import Stats
 
 
-class Studio:
+class Studio(Asking):
     """`Studio()` again in the same process and home gives the running one."""
 
     _running: ClassVar[dict[tuple[Path, str], weakref.ref[Studio]]] = {}
@@ -356,43 +356,6 @@ class Studio:
         if url not in known:
             raise RequestInvalid(f"{url} is not a server of this studio; known are {', '.join(known)}.", field="server")
         return [url]
-
-    # ---- ask ----------------------------------------------------------------------------------------------------------
-
-    def sql(self, query: str, **parameters: Any) -> Any:
-        """Ask the log in SQL; `$name` in the query takes a parameter. Returns DuckDB's relation: `.df()`, `.pl()`, `.fetchall()`.
-
-        Raises:
-            QueryInvalid: with DuckDB's own text.
-        """
-        return self._log().sql(query, **parameters)
-
-    def ask(self, question: str = "help", /, **where: Any) -> Answer:
-        """Ask the log a question by its name; "help" lists them. The answer is a table with its SQL, `.df()` and `.plot()`.
-
-        Args:
-            question: its name, e.g. "upgrade".
-            where: which jobs it is about: any column of the table jobs (`model="illustrious"`, `kind="image"`), `since=timedelta(days=7)`,
-                `lora=` a part of its name, `batch=` a name; several values mean any of them. `simulated=True` takes in the built-in engine's runs.
-
-        Raises:
-            RequestInvalid: no such question or column, with the nearest one, or a value that cannot be read.
-        """
-        from toolkit.analysis import ask
-
-        return ask(self._log(), question, where)
-
-    def export(self, path: str | PathLike[str]) -> str:
-        """Write the log to a .duckdb file, a .parquet folder or .csv; returns where it is."""
-        return str(self._log().export(path))
-
-    def _log(self) -> Stats:
-        from toolkit.stats import Stats
-
-        if self._stats is None:
-            self._stats = Stats(self._ledger)
-        self._ledger.look_at_files()
-        return self._stats
 
     def close(self) -> None:
         """Stop watching; jobs go on, and are found again by the next studio."""

@@ -1,0 +1,63 @@
+"""What a studio is asked: SQL, named questions, copies of the log; and what the owner says of the servers for it."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from toolkit.ledger import Ledger
+from toolkit.settings import ServerAddress
+
+if TYPE_CHECKING:
+    from toolkit.analysis import Answer
+    from toolkit.stats import Stats
+
+
+class Asking:
+    """The half of a Studio that reads its log."""
+
+    _ledger: Ledger
+    _stats: Stats | None
+
+    def sql(self, query: str, **parameters: Any) -> Any:
+        """Ask the log in SQL; `$name` in the query takes a parameter. Returns DuckDB's relation: `.df()`, `.pl()`, `.fetchall()`.
+
+        Raises:
+            QueryInvalid: with DuckDB's own text.
+        """
+        return self._log().sql(query, **parameters)
+
+    def ask(self, question: str = "help", /, **where: Any) -> Answer:
+        """Ask the log a question by its name; "help" lists them. The answer is a table with its SQL, `.df()` and `.plot()`.
+
+        Args:
+            question: its name, e.g. "upgrade".
+            where: which jobs it is about: any column of the table jobs (`model="illustrious"`, `kind="image"`), `since=timedelta(days=7)`,
+                `lora=` a part of its name, `batch=` a name; several values mean any of them. `simulated=True` takes in the built-in engine's runs.
+
+        Raises:
+            RequestInvalid: no such question or column, with the nearest one, or a value that cannot be read.
+        """
+        from toolkit.analysis import ask
+
+        return ask(self._log(), question, where)
+
+    def export(self, path: str | PathLike[str]) -> str:
+        """Write the log to a .duckdb file, a .parquet folder or .csv; returns where it is."""
+        return str(self._log().export(path))
+
+    def _log(self) -> Stats:
+        from toolkit.stats import Stats
+
+        if self._stats is None:
+            self._stats = Stats(self._ledger)
+        self._ledger.look_at_files()
+        return self._stats
+
+    def name_server(self, server: str, name: str | None, *, price_per_hour: float | None = None) -> None:
+        """Say what a server is called in answers and what an hour of it costs, in any currency; the price holds from the feeder's next look at it.
+
+        Raises:
+            RequestInvalid: an address that is none.
+        """
+        self._ledger.name_server(ServerAddress.parse(server).url, name, price_per_hour)
