@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -162,14 +161,12 @@ class Feeder:
         self._pause = self.ledger.pause(self.address.url)
         if self._pause is not None:
             return await self._give_back(self._pause)
-        if any(run.is_missing for run in self.runs.values()):  # nobody overtakes what a server that restarted has lost
-            return
-        while self._slots() > 0:
+        while self._slots() > 0 and not any(run.is_missing for run in self.runs.values()):  # nobody overtakes what a server that restarted has lost
             job = next_job(jobs, self.address.url, self._lines(jobs), time.time())
             if job is None or not self._ready():
                 return
-            jobs = [replace(other, status=JobStatus.SUBMITTED, server_url=self.address.url) if other is job else other for other in jobs]
             await self._start(job)
+            jobs = self._jobs = self._open_jobs()  # another may have come back into the line meanwhile
 
     def _lines(self, jobs: Sequence[OpenJob]) -> list[ServerLine]:
         """Our server, and those that share jobs with it as their feeders last told."""
