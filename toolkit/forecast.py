@@ -113,12 +113,21 @@ class Forecaster:
         while len(self._recipes) > RECIPES:
             self._recipes.popitem(last=False)
 
-    def line(self, busy_s: float, *, usable: bool, patience_s: float, keys: Iterable[str] | None = None) -> ServerLine:
-        """What the common order needs to know of this server; for jobs of these recipes where it is to be told to others."""
+    def line(self, busy_s: float, *, usable: bool, patience_s: float, since: int | None = None, keys: Iterable[str] | None = None) -> ServerLine:
+        """What the common order needs to know of this server.
+
+        Args:
+            busy_s: until what it has is done.
+            usable: whether it takes jobs now.
+            patience_s: how long a job may be held back.
+            since: the place of arrival of the first job that waits; what was sent before that one came matters no more.
+            keys: the recipes that others are to be told of; None: all, worked out when asked for.
+        """
+        sent = tuple(one for one in self._sent.values() if one.seq > since) if since is not None else ()
         takes: Mapping[str, Takes] = _Takes(self)
         if keys is not None:
             takes = {key: known for key in keys if (known := self.takes(key)) is not None}
-        return ServerLine(self._server_url, busy_s, self._loaded, tuple(self._sent.values()), takes, usable, patience_s)
+        return ServerLine(self._server_url, busy_s, self._loaded, sent, takes, usable, patience_s)
 
     def takes(self, key: str) -> Takes | None:
         """What a recipe takes warm and cold: as it did, else by its nodes."""

@@ -12,7 +12,7 @@ import itertools
 import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from toolkit.jobs import IN_FLIGHT, JobStatus, OpenJob
@@ -59,7 +59,8 @@ class ServerLine:
 
     def dump(self) -> str:
         """As JSON, for the live board."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        told = {name: getattr(self, name) for name in ("url", "busy_s", "loaded", "sent", "usable", "patience_s")}
+        return json.dumps({**told, "takes": dict(self.takes)}, separators=(",", ":"))
 
     @classmethod
     def load(cls, text: str) -> ServerLine:

@@ -170,7 +170,7 @@ class Feeder:
 
     def _lines(self, jobs: Sequence[OpenJob]) -> list[ServerLine]:
         """Our server, and those that share jobs with it as their feeders last told."""
-        return [self.forecaster.line(self._busy_s(), usable=True, patience_s=self.patience_s), *self._others(jobs)]
+        return [self.forecaster.line(self._busy_s(), usable=True, patience_s=self.patience_s, since=_first_waiting(jobs)), *self._others(jobs)]
 
     def _others(self, jobs: Sequence[OpenJob]) -> list[ServerLine]:
         shared = {url for job in jobs if job.status == JobStatus.QUEUED for url in job.servers} - {self.address.url}
@@ -330,8 +330,10 @@ class Feeder:
             await self._look_ahead(jobs)
             keys = itertools.islice(dict.fromkeys(job.recipe_key for job in jobs if job.status == JobStatus.QUEUED), RECIPES_TOLD)
             usable = self._pause is None and self.link.trouble is None
-            line = self.forecaster.line(self._busy_s(), usable=usable, patience_s=self.patience_s, keys=list(keys))
-            self.forecaster.predict(turns(jobs, [line, *self._others(jobs)], time.time(), RECIPES_TOLD))
+            first = _first_waiting(jobs)
+            line = self.forecaster.line(self._busy_s(), usable=usable, patience_s=self.patience_s, since=first, keys=list(keys))
+            if first is not None:
+                self.forecaster.predict(turns(jobs, [line, *self._others(jobs)], time.time(), RECIPES_TOLD))
             state = "paused" if self._pause else "unreachable" if self.link.trouble is not None else "busy" if self.runs else "ready"
             running = sum(1 for run in self.runs.values() if run.tracker.started_at is not None)
             sentence = self._pause.sentence if self._pause else self.link.trouble
@@ -367,6 +369,11 @@ class Feeder:
     def _graph_of(self, waiting: OpenJob) -> Mapping[str, Any]:
         assert self._catalog is not None
         return build(self.ledger.job(waiting.id).request, self._catalog, "toolkit/plan", self.wildcards).graph
+
+
+def _first_waiting(jobs: Sequence[OpenJob]) -> int | None:
+    """The place of arrival of the first job that waits."""
+    return min((job.seq for job in jobs if job.status == JobStatus.QUEUED), default=None)
 
 
 def _stumbled(error: Exception) -> Outcome:
