@@ -9,11 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.jobs import OPEN, JobStatus, OpenJob
-from toolkit.order import STARVED_S, UNKNOWN_S, Sent, ServerLine, Takes, ahead_of, in_line, next_job, places, turns
+from toolkit.order import STARVED_S, UNKNOWN_S, Sent, ServerLine, Takes, Turn, in_line, next_job, turns
 
 relaxed = settings(deadline=None, max_examples=60)  # a busy machine is no fault
 
 A, B = "http://a", "http://b"
+
+
+def places(jobs, servers=()) -> dict[str, Turn]:
+    return {turn.job.id: turn for turn in turns(jobs, servers)}
+
+
+def ahead_of(jobs, job_id: str) -> int | None:
+    turn = places(jobs).get(job_id)
+    return None if turn is None else turn.ahead
 
 
 def waiting(seq: int, priority: int = 1, servers: tuple[str, ...] = (A,), **fields) -> OpenJob:

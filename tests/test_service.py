@@ -15,10 +15,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from PIL import Image
 
 from tests.conftest import end_children
+from tests.serving import served
 from toolkit import Studio
 from toolkit.errors import HomeUnusable, NoServer, ServerUnreachable
 from toolkit.jobs import JobStatus
@@ -28,20 +28,6 @@ from toolkit.settings import Settings
 ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # uvicorn ends a quiet connection after 5 s, perhaps just as it is used again
 PATIENCE_S = 20.0
 SMALL = {"width": 64, "height": 64, "steps": 1}
-
-
-@contextmanager
-def served(app):
-    """The address of a real server around `app`, on a port of the system's choice."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @contextmanager

@@ -17,14 +17,13 @@ from toolkit.jobs import Eta, Instant, Job, NodeTiming, boot_id
 from toolkit.ledger import Ledger
 from toolkit.order import UNKNOWN_S, Sent, ServerLine, Takes, Turn
 from toolkit.progress import MOMENTS, Prediction, ProgressTracker, calibrated
-from toolkit.times import LearnedTimes, NodeTime, expected_s, loads_of, reads_a_model, recipe_key
+from toolkit.times import KEPT, LearnedTimes, NodeTime, expected_s, loads_of, reads_a_model, recipe_key
 
 PAST_RUNS = 200
 RATIOS = 50  # predictions a kind and moment; the oldest of them may be of another server version
 RECIPES = 400  # whose graphs are kept to say what they will take
 KINDS = ("image", "video", "workflow")
 NODE_LIMIT = 2000  # a graph of 10,000 nodes would hold up the line for as long as it is read
-KEPT = 24
 
 
 class Forecaster:
@@ -59,11 +58,11 @@ class Forecaster:
 
     def tracker(self, graph: Mapping[str, Any], job: Job) -> ProgressTracker:
         """A tracker for the prompt that is sent next."""
-        self._loaded = loads_of(graph) or self._loaded
+        now = digests(graph)
+        self._loaded = loads_of(graph, now) or self._loaded
         if len(graph) > NODE_LIMIT:
             self._in_cache = frozenset()
             return ProgressTracker(graph)
-        now = digests(graph)
         cached = [node_id for node_id, digest in now.items() if digest in self._in_cache]
         self._in_cache = frozenset(now.values())  # ComfyUI keeps the nodes of the last prompt alone (comfy_execution/caching.py)
         ratios = {moment: tuple(self._ratios[job.kind, moment]) for moment in MOMENTS}

@@ -96,17 +96,6 @@ def turns(jobs: Sequence[OpenJob], servers: Sequence[ServerLine] = (), now: floa
     return list(itertools.islice(_Lines(jobs, servers, now).turns(), limit))
 
 
-def places(jobs: Sequence[OpenJob], servers: Sequence[ServerLine] = (), now: float = 0.0) -> dict[str, Turn]:
-    """`turns` by job, in one pass: a thousand cards ask at each change."""
-    return {turn.job.id: turn for turn in turns(jobs, servers, now)}
-
-
-def ahead_of(jobs: Sequence[OpenJob], job_id: str, servers: Sequence[ServerLine] = (), now: float = 0.0) -> int | None:
-    """How many jobs of anybody its server ends or starts before this waiting one; None if it does not wait."""
-    turn = places(jobs, servers, now).get(job_id)
-    return None if turn is None else turn.ahead
-
-
 def _priority(job: OpenJob, now: float) -> int:
     starved = job.priority == BACKGROUND and now - job.created_at > STARVED_S
     return BACKGROUND - 1 if starved else job.priority

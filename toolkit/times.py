@@ -11,7 +11,7 @@ import statistics
 from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from toolkit.graph import UNHASHED_INPUTS, digests, graph_hash
 from toolkit.jobs import NodeTiming
@@ -32,9 +32,24 @@ def recipe_key(graph: Mapping[str, Any]) -> str:
     return graph_hash(graph, SAME_COST)
 
 
-def loads_of(graph: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a server has in memory after a run of this graph: a short digest for each of its loaders, LoRAs with what they are put on."""
-    return tuple(sorted(digest[:8] for node_id, digest in digests(graph).items() if reads_a_model(graph[node_id])))
+def loads_of(graph: Mapping[str, Any], known: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """What a server has in memory after a run of this graph: a short digest for each of its loaders, LoRAs with what they are put on.
+
+    `known` are its digests, where they are at hand.
+    """
+    return tuple(sorted(digest[:8] for node_id, digest in (known or digests(graph)).items() if reads_a_model(graph[node_id])))
+
+
+class Cost(NamedTuple):
+    """What the common order needs of a graph: equal keys take the same time, equal loads share what a server has in memory."""
+
+    recipe_key: str
+    loads: tuple[str, ...]
+
+    @classmethod
+    def of(cls, graph: Mapping[str, Any]) -> Cost:
+        """The cost of a graph."""
+        return cls(recipe_key(graph), loads_of(graph))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sqlite3
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -19,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.history import add_jobs, made_up_home
+from tests.serving import served
 from toolkit import Studio
 from toolkit.analysis.questions import questions
 from toolkit.ledger import Ledger
@@ -102,20 +100,6 @@ def listed(home: Path, row: Row) -> None:
         for filters in (*PAGES, f"&cursor={last // 2}", f"&status=failed&cursor={last // 2}", f"&status=final&project=fox&cursor={last // 10}"):
             path = f"/api/anime/jobs?limit=50{filters}"
             bounded(row, f"REST: {path.rpartition('/')[2]}", 1000 * best(lambda path=path: client.get(path).raise_for_status()), "ms", 100, f"best of {RUNS}")  # type: ignore[misc]
-
-
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The address of a server around an application, on a port of the system's choice."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def sqlite_row(home: Path, query: str) -> Any:

@@ -32,7 +32,7 @@ from toolkit.pipelines import build
 from toolkit.pipelines.loras import refuse_foreign
 from toolkit.requests import pictures_of
 from toolkit.settings import ServerAddress
-from toolkit.times import loads_of, recipe_key
+from toolkit.times import Cost
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -359,12 +359,11 @@ class Feeder:
         await self._database(lambda: self.ledger.describe({job.id: self._cost_of(job) for job in unsaid}))
         return True
 
-    def _cost_of(self, waiting: OpenJob) -> tuple[str, Sequence[str]]:
+    def _cost_of(self, waiting: OpenJob) -> Cost:
         try:
-            graph = self._graph_of(waiting)
+            return Cost.of(self._graph_of(waiting))
         except ToolkitError:  # what is wrong with it is said when its turn comes
-            return "none", ()
-        return recipe_key(graph), loads_of(graph)
+            return Cost("none", ())
 
     def _graph_of(self, waiting: OpenJob) -> Mapping[str, Any]:
         assert self._catalog is not None

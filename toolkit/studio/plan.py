@@ -21,7 +21,7 @@ from toolkit.pipelines.built import Built
 from toolkit.progress import Range, calibrated, duration
 from toolkit.prompts import Wildcards
 from toolkit.requests import Request
-from toolkit.times import loads_of, recipe_key
+from toolkit.times import Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def rehearse(
 def _waiting(seq: int, built: Built, servers: Sequence[str]) -> OpenJob:
     """A planned job as it would stand in the line."""
     kind = "video" if (built.recipe.get("frames") or 1) > 1 else "image"
-    return OpenJob(seq, str(seq), JobStatus.QUEUED, kind, 1, "", servers, 0.0, False, 0, None, recipe_key(built.graph), loads_of(built.graph))
+    return OpenJob(seq, str(seq), JobStatus.QUEUED, kind, 1, "", servers, 0.0, False, 0, None, *Cost.of(built.graph))
 
 
 def _duration(line: Sequence[OpenJob], forecast: Callable[[str], Forecaster]) -> Range | None:

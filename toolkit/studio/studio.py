@@ -39,7 +39,7 @@ from toolkit.studio.plan import Plan, rehearse
 from toolkit.studio.servers import Servers, ServerStatus
 from toolkit.studio.standing import Standing
 from toolkit.studio.watcher import Watcher
-from toolkit.times import loads_of, recipe_key
+from toolkit.times import Cost
 
 if TYPE_CHECKING:
     from toolkit.stats import Stats
@@ -388,4 +388,4 @@ class Studio(Asking):
 
 def _cost_of(graph: Mapping[str, Any]) -> dict[str, Any]:
     """What ordering needs of a graph; nothing where no catalog was known to build it with."""
-    return {"recipe_key": recipe_key(graph), "loads": loads_of(graph)} if graph else {}
+    return Cost.of(graph)._asdict() if graph else {}
