@@ -24,10 +24,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from toolkit.errors import HomeUnusable, JobUnknown
+from toolkit.errors import HomeUnusable, JobUnknown, RequestInvalid
 from toolkit.graph import NodeCatalog
 from toolkit.jobs import FINAL, OPEN, Attempt, Eta, Instant, Job, JobStatus, NodeTiming, OutputFile, Rating, Timings
-from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, NewJob, Outcome, StaleEpoch, database, live, presence, rows
+from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, NewBatch, NewJob, Outcome, StaleEpoch, database, live, presence, rows
 from toolkit.ledger.database import Database, lock_holder
 from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest
 
@@ -1223,3 +1223,87 @@ def test_what_is_asked_all_the_time_walks_an_index_and_never_all_jobs(ledger, mo
     plan = [row["detail"] for query, values in asked for row in inner(f"EXPLAIN QUERY PLAN {query}", *values)]
     assert index in str(plan)
     assert [step for step in plan if re.match(r"SCAN (jobs|attempts|files|etas)\b(?!.*INDEX)", step)] == []
+
+
+# ---- what people keep -----------------------------------------------------------------------------------------------------------------
+
+
+def judged(job: Job, verdict: str | None, at: float, person: str = "owner", output: int = 1) -> Rating:
+    return Rating(job.id, output, person, verdict, None, (), None, at)
+
+
+def test_the_latest_judgement_counts_and_one_without_a_verdict_takes_it_back(ledger):
+    job, before = accepted(ledger), ledger.revision()
+    ledger.rate(judged(job, "keep", 1.0), judged(job, "reject", 2.0, output=2))
+    assert ledger.verdicts([job.id]) == {(job.id, 1): "keep", (job.id, 2): "reject"}
+    assert ledger.revision() > before
+    ledger.rate(judged(job, None, 3.0), Rating(job.id, 2, "ann", "keep", 5, ("hands",), "nice", 4.0))
+    assert ledger.verdicts([job.id]) == {(job.id, 1): None, (job.id, 2): "keep"}
+    assert [rating.stars for rating in ledger.ratings([job.id])] == [None, None, None, 5]
+
+
+def test_a_trashed_file_lies_in_the_bin_and_is_not_taken_for_missing(ledger):
+    epoch, job = ledger.take_server(ENGINE), accepted(ledger)
+    done(ledger, job, epoch, files=[stored(job)])
+    ledger.mark([(job.id, 1, "trashed")])
+    (file,) = ledger.job(job.id).files
+    assert (file.disk, file.path) == ("trashed", str(ledger.home / "trash" / file.name))
+    ledger.look_at_files()
+    assert ledger.job(job.id).files[0].disk == "trashed"
+
+
+def test_a_deleted_job_leaves_its_id_and_nothing_else(ledger):
+    epoch, job, other = ledger.take_server(ENGINE), accepted(ledger), accepted(ledger, "a cat")
+    done(ledger, job, epoch, files=[stored(job)])
+    ledger.rate(judged(job, "keep", 1.0))
+    before = ledger.revision()
+    ledger.forget([job.id])
+    with pytest.raises(JobUnknown):
+        ledger.job(job.id)
+    assert ledger.deleted_since(before) == [job.id]
+    assert ledger.deleted_since(ledger.revision()) == []
+    assert (ledger.count(), ledger.ratings([job.id]), ledger.attempt(job.id)) == (1, [], None)
+    with pytest.raises(RequestInvalid, match="has not ended"):
+        ledger.forget([other.id])
+    assert ledger.job(other.id).status == "queued"
+
+
+def batch(ledger: Ledger, group: str, prompts: list[str], **about: Any) -> list[str]:
+    made = NewBatch(group, "cfg test", **{"base": "b", "axes": ("prompt",), **about})
+    cells = [(number, {"prompt": prompt}) for number, prompt in enumerate(prompts)]
+    found = ledger.accept(*(new(prompt, group_id=group, group_name="cfg test", reuse=None) for prompt in prompts), batch=made, cells=cells)
+    return [job.id for job in found]
+
+
+def test_a_batch_made_again_keeps_what_is_done_or_on_its_way_and_makes_the_rest(ledger):
+    epoch = ledger.take_server(ENGINE)
+    first = batch(ledger, "g", ["a", "b", "c"])
+    done(ledger, ledger.job(first[0]), epoch)
+    ledger.ask_cancel(first[1])
+    again = batch(ledger, "g", ["a", "b", "c", "d"])
+    assert (again[0], again[2]) == (first[0], first[2])
+    assert ledger.job(again[1]).retry_of == first[1]
+    assert [cell.job_id for cell in ledger.cells("g")] == again
+    fewer = batch(ledger, "g", ["c"])
+    assert [cell.axes["prompt"] for cell in ledger.cells("g")] == ["c", "a", "b", "d"]
+    assert fewer == [first[2]]
+
+
+def test_a_batch_is_found_by_what_it_was_made_of(ledger):
+    assert ledger.batch_like("b", None) is None
+    (job_id,) = batch(ledger, "g", ["a"], seed="18446744073709551615")
+    found = ledger.batch_like("b", None)
+    assert found == ledger.batch_like("b", "cfg test") == ledger.batch("g")
+    assert found is not None
+    assert (found.seed, found.axes) == (2**64 - 1, ("prompt",))
+    ledger.ask_cancel(job_id)
+    assert ledger.batch_like("b", None) is None, "one without a name is only gone on with while a job of it is open"
+    assert ledger.batch_like("b", "another") is None
+
+
+def test_a_retry_takes_the_place_of_what_failed_and_later_jobs_stand_behind(ledger):
+    first, second = batch(ledger, "g", ["a", "b"])
+    ledger.ask_cancel(first)
+    (again,) = ledger.accept(new("a", group_id="g", group_name="cfg test", retry_of=first))
+    (later,) = ledger.accept(new("a clip", group_id="g", group_name="cfg test"))
+    assert [cell.job_id for cell in ledger.cells("g")] == [again.id, second, later.id]

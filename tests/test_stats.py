@@ -539,6 +539,15 @@ def test_a_changed_job_replaces_its_rows_and_doubles_none(ledger: Ledger, stats:
     assert value(stats, "select count(*) from outputs") == 1
 
 
+def test_a_deleted_job_leaves_the_log_too(ledger: Ledger, stats: Stats) -> None:
+    job, other = accepted(ledger, 2)
+    done(ledger, job, files=[stored(job)])
+    assert value(stats, "select count(*) from jobs") == 2
+    ledger.forget([job.id])
+    assert stats.sql("select job_id from jobs").fetchall() == [(other.id,)]
+    assert value(stats, "select count(*) from outputs") == 0
+
+
 def test_only_changed_jobs_are_read_again(ledger: Ledger, stats: Stats, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = accepted(ledger, 5)
     stats.publish()

@@ -18,7 +18,7 @@ from pathlib import Path
 from toolkit.errors import HomeUnusable, RequestInvalid
 from toolkit.ledger.database import Database
 
-FOLDERS = ("projects", "inputs")
+FOLDERS = ("projects", "inputs", "trash")
 SAY_EVERY_S = 2.0
 
 Tell = Callable[[str], None]

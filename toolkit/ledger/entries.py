@@ -38,6 +38,34 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
+class NewBatch:
+    """Jobs under one name: `base` is the same for what was made of the same, `seed` the one that was drawn for all of it."""
+
+    group_id: str
+    name: str
+    base: str = ""
+    seed: str | None = None
+    axes: Sequence[str] = ()
+
+
+class BatchFacts(NamedTuple):
+    """What the ledger knows of a batch as a whole."""
+
+    group_id: str
+    name: str
+    base: str
+    seed: int | None
+    axes: tuple[str, ...]
+
+
+class Cell(NamedTuple):
+    """One place of a batch: its job, and what it is called on each axis."""
+
+    job_id: str
+    axes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What a feeder writes down before it sends: the graph, what it says of itself, and where it goes."""
 

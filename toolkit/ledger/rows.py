@@ -97,7 +97,20 @@ ALTER TABLE servers ADD COLUMN name TEXT;
 ALTER TABLE servers ADD COLUMN price_per_hour REAL
 """
 
-MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS, RECIPES, TALLIES_AND_OWNERS_WORDS)  # never change one that was released: append
+BATCHES_AND_DELETIONS = """
+CREATE TABLE batches (
+  group_id TEXT PRIMARY KEY, name TEXT NOT NULL, base TEXT NOT NULL, seed TEXT, axes TEXT NOT NULL, created_at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX batches_base ON batches(base, created_at);
+CREATE TABLE cells (group_id TEXT NOT NULL, place INTEGER NOT NULL, job_id TEXT NOT NULL, axes TEXT NOT NULL, PRIMARY KEY (group_id, place)) WITHOUT ROWID;
+CREATE INDEX cells_job ON cells(job_id);
+CREATE TABLE deleted (job_id TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX deleted_revision ON deleted(revision);
+CREATE TRIGGER tally_gone AFTER DELETE ON jobs BEGIN
+  UPDATE tallies SET count = count - 1 WHERE project = old.project AND kind = old.kind AND status = old.status; END
+"""
+
+# never change one that was released: append
+MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS, RECIPES, TALLIES_AND_OWNERS_WORDS, BATCHES_AND_DELETIONS)
 
 FILE_COLUMNS = tuple(f.name for f in fields(OutputFile) if f.name != "path")
 JOB_QUERY = """
@@ -228,7 +241,12 @@ def read_file(row: sqlite3.Row, projects: Path) -> OutputFile:
     values: dict[str, Any] = {name: row[name] for name in FILE_COLUMNS}
     values |= {name: bool(values[name]) for name in ("cached", "temporary")}
     values["blank"] = None if values["blank"] is None else bool(values["blank"])
-    return OutputFile(path=str(projects / row["name"]), **values)
+    return OutputFile(path=str((bin_of(projects) if row["disk"] == "trashed" else projects) / row["name"]), **values)
+
+
+def bin_of(projects: Path) -> Path:
+    """Where trashed files wait, each under its name below projects."""
+    return projects.with_name("trash")
 
 
 def file_values(job_id: str, file: OutputFile) -> Mapping[str, Any]:

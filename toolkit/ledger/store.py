@@ -13,19 +13,20 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import HomeUnusable
 from toolkit.graph import NodeCatalog
 from toolkit.jobs import FINAL, OPEN, PRIORITIES, Attempt, Eta, Instant, Job, JobStatus, may_move
-from toolkit.ledger import presence, rows
+from toolkit.ledger import rows
 from toolkit.ledger.backup import Backup, Tell, back_up
 from toolkit.ledger.database import Database
-from toolkit.ledger.entries import Claim, NewJob, Outcome, StaleEpoch
-from toolkit.ledger.find import Finder
+from toolkit.ledger.entries import Claim, NewBatch, NewJob, Outcome, StaleEpoch
+from toolkit.ledger.keeping import Keeper, keep_batch, kept_in_group
 from toolkit.ledger.origin import HELD_TO, identify, refuse_network_disk
+from toolkit.ledger.writing import insert, next_revision, update, update_job
 
 ROOM_BYTES = 8_000_000  # what two running jobs may still write into the ledger, and the largest request
 
@@ -34,7 +35,7 @@ LONGEST = """INSERT INTO longest VALUES (?, (SELECT kind FROM jobs WHERE id = ?)
     ON CONFLICT DO UPDATE SET run_s = max(run_s, excluded.run_s)"""
 
 
-class Ledger(Finder):
+class Ledger(Keeper):
     """`ledger.sqlite` of a home, the truth about jobs; safe to use from any thread and many processes."""
 
     def __init__(self, home: Path) -> None:
@@ -44,14 +45,26 @@ class Ledger(Finder):
 
     # ---- accept -------------------------------------------------------------------------------------------------------
 
-    def accept(self, *new: NewJob) -> list[Job]:
-        """Store jobs durably, all or none, and return them in order; an equal unfinished one is returned instead where `reuse` is None."""
+    def accept(self, *new: NewJob, batch: NewBatch | None = None, cells: Sequence[tuple[int, Mapping[str, Any]]] | None = None) -> list[Job]:
+        """Store jobs durably, all or none, and return them in order; an equal unfinished one is returned instead where `reuse` is None.
+
+        Args:
+            new: what is asked for.
+            batch: the name they are under. What it already has, done or on its way, is not made again; what ended otherwise is.
+            cells: its places, each the number of one of `new` and what it is called on each axis; None: one for each.
+        """
         ids: list[str] = []
         with self._database.transaction() as connection:
-            revision = _next_revision(connection)
+            revision = next_revision(connection)
             for job in new:
                 digest = self.hash_of(job.request)
-                ids.append(_reusable(connection, job, digest) or _insert_job(connection, job, revision, digest))
+                before, is_kept = kept_in_group(connection, batch.group_id, digest) if batch is not None else (None, False)
+                if is_kept and before is not None:
+                    ids.append(before)
+                    continue
+                ids.append(_reusable(connection, job, digest) or _insert_job(connection, replace(job, retry_of=job.retry_of or before), revision, digest))
+            if batch is not None:
+                keep_batch(connection, batch, [(ids[at], axes) for at, axes in cells or [(at, {}) for at in range(len(ids))]])
         found = {job.id: job for job in self._jobs("jobs.id IN (%s)", ids)}
         return [found[job_id] for job_id in ids]
 
@@ -59,7 +72,7 @@ class Ledger(Finder):
         """Write down recipe key and loads of jobs, by id, that were accepted before any catalog was known."""
         with self._database.transaction() as connection:
             for job_id, (key, loads) in costs.items():
-                _update_job(connection, job_id, recipe_key=key, loads=" ".join(loads))
+                update_job(connection, job_id, recipe_key=key, loads=" ".join(loads))
 
     # ---- the way of an attempt ----------------------------------------------------------------------------------------
 
@@ -83,7 +96,7 @@ class Ledger(Finder):
                  rows.instant_text(Instant.now()), rows.packed(claim.graph)),
             )  # fmt: skip
             known = json.loads(job["warnings"])
-            _update_job(
+            update_job(
                 connection, claim.job_id, status=JobStatus.SUBMITTED, attempt=number, recipe=json.dumps(claim.recipe),
                 warnings=json.dumps(known + [text for text in claim.warnings if text not in known]),
             )  # fmt: skip
@@ -99,10 +112,10 @@ class Ledger(Finder):
                 return False
             if status is not None and may_move(now, status):
                 values["status"] = status
-                _update_job(connection, attempt.job_id, status=status)
+                update_job(connection, attempt.job_id, status=status)
             elif values:
-                _update_job(connection, attempt.job_id)
-            _update(connection, "attempts", "job_id = ? AND number = ?", (attempt.job_id, attempt.number), values)
+                update_job(connection, attempt.job_id)
+            update(connection, "attempts", "job_id = ? AND number = ?", (attempt.job_id, attempt.number), values)
         return True
 
     def end(self, attempt: Attempt, epoch: int, outcome: Outcome, **learned: Any) -> bool:
@@ -121,9 +134,9 @@ class Ledger(Finder):
                 "ended": rows.instant_text(outcome.ended), "run_s": outcome.timings.run_s if outcome.timings else None, "timings": timings,
                 "nodes": rows.node_rows(list(outcome.nodes)) if outcome.nodes else None, "reply": rows.packed(outcome.reply) if outcome.reply else None,
             }  # fmt: skip
-            _update(connection, "attempts", "job_id = ? AND number = ?", (attempt.job_id, attempt.number), facts)
+            update(connection, "attempts", "job_id = ? AND number = ?", (attempt.job_id, attempt.number), facts)
             for file in outcome.files:
-                _insert(connection, "files", rows.file_values(attempt.job_id, file))
+                insert(connection, "files", rows.file_values(attempt.job_id, file))
             _insert_etas(connection, attempt, outcome.etas)
             if outcome.status == JobStatus.DONE and facts["run_s"] is not None:
                 connection.execute(LONGEST, (attempt.server_url, attempt.job_id, facts["run_s"]))
@@ -131,10 +144,10 @@ class Ledger(Finder):
             known = json.loads(job["warnings"])
             warnings = json.dumps(known + [text for text in outcome.warnings if text not in known])
             if outcome.again and not job["cancel_asked"]:
-                _update_job(connection, attempt.job_id, status=JobStatus.QUEUED, warnings=warnings)
+                update_job(connection, attempt.job_id, status=JobStatus.QUEUED, warnings=warnings)
             else:
                 status = JobStatus.CANCELLED if outcome.again else outcome.status
-                _update_job(
+                update_job(
                     connection, attempt.job_id, status=status, ended=rows.instant_text(outcome.ended), error=outcome.error, hint=outcome.hint,
                     failure_kind=outcome.failure_kind, failure_node=outcome.failure_node, warnings=warnings,
                 )  # fmt: skip
@@ -152,7 +165,7 @@ class Ledger(Finder):
             if not _close_queued(connection, job.id, Outcome(JobStatus.CANCELLED)):
                 asked = connection.execute("SELECT 1 FROM jobs WHERE id = ? AND cancel_asked = 0 AND ended IS NULL", (job.id,)).fetchone()
                 if asked:
-                    _update_job(connection, job.id, cancel_asked=1)
+                    update_job(connection, job.id, cancel_asked=1)
         return self.job(job.id)
 
     # ---- servers ------------------------------------------------------------------------------------------------------
@@ -161,7 +174,7 @@ class Ledger(Finder):
         """Keep a server for its owner: its feeder sends nothing until `unpause_server`; `free` asks it once to give its memory back."""
         with self._database.transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO servers (url) VALUES (?)", (url,))
-            _update(connection, "servers", "url = ?", (url,), {"paused_at": time.time(), "paused_note": note, "free_asked": int(free)})
+            update(connection, "servers", "url = ?", (url,), {"paused_at": time.time(), "paused_note": note, "free_asked": int(free)})
 
     def unpause_server(self, url: str) -> bool:
         """Let a server be used again; False if it was not paused."""
@@ -173,7 +186,7 @@ class Ledger(Finder):
     def freed(self, url: str) -> None:
         """Note that a paused server was told to give its memory back."""
         with self._database.transaction() as connection:
-            _update(connection, "servers", "url = ?", (url,), {"free_asked": 0})
+            update(connection, "servers", "url = ?", (url,), {"free_asked": 0})
 
     def take_server(self, url: str) -> int:
         """Raise the server's epoch: from now on the former feeder is refused."""
@@ -203,7 +216,7 @@ class Ledger(Finder):
             connection.execute(
                 "INSERT INTO environments VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (environment_id) DO UPDATE SET last_seen_at = excluded.last_seen_at,"
                 " revision = excluded.revision",
-                (environment_id, url, _next_revision(connection), json.dumps(dict(facts)), now, now),
+                (environment_id, url, next_revision(connection), json.dumps(dict(facts)), now, now),
             )
         return environment_id
 
@@ -211,8 +224,8 @@ class Ledger(Finder):
         """Store the owner's word for a server and what an hour of it costs; the price holds from the next look at the server."""
         with self._database.transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO servers (url) VALUES (?)", (url,))
-            _update(connection, "servers", "url = ?", (url,), {"name": name, "price_per_hour": price_per_hour})
-            _next_revision(connection)
+            update(connection, "servers", "url = ?", (url,), {"name": name, "price_per_hour": price_per_hour})
+            next_revision(connection)
 
     # ---- the home -----------------------------------------------------------------------------------------------------
 
@@ -227,18 +240,6 @@ class Ledger(Finder):
             said = f"The disk of {self.home} is full ({free / 1e6:.1f} MB left)."
             raise HomeUnusable(said, path=str(self.home), hint="Make room; nothing is lost.")
 
-    def look_at_files(self) -> int:
-        """Mark files that were deleted or moved outside as missing, and those that are back as present; returns how many were marked."""
-        found = presence.look(self._database, self.projects)
-        if found.marks or found.folders:
-            with self._database.transaction() as connection:
-                for job_id, number, disk in found.marks:
-                    _update(connection, "files", "job_id = ? AND number = ?", (job_id, number), {"disk": disk})
-                for job_id in {job_id for job_id, _, _ in found.marks}:
-                    _update_job(connection, job_id)
-                connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", found.folders.items())
-        return len(found.marks)
-
     def release(self) -> None:
         """Let the open jobs of a copied home run from now on."""
         with self._database.transaction() as connection:
@@ -251,10 +252,6 @@ class Ledger(Finder):
     def close(self) -> None:
         """Close this process's connections."""
         self._database.close()
-
-
-def _next_revision(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("UPDATE counter SET revision = revision + 1 RETURNING revision").fetchone()[0])
 
 
 def _reusable(connection: sqlite3.Connection, job: NewJob, digest: str) -> str | None:
@@ -271,7 +268,7 @@ def _reusable(connection: sqlite3.Connection, job: NewJob, digest: str) -> str |
 def _insert_job(connection: sqlite3.Connection, job: NewJob, revision: int, digest: str) -> str:
     now = Instant.now()
     request = job.request.as_json()
-    _insert(
+    insert(
         connection,
         "jobs",
         {
@@ -282,6 +279,8 @@ def _insert_job(connection: sqlite3.Connection, job: NewJob, revision: int, dige
             "recipe_key": job.recipe_key, "loads": " ".join(job.loads),
         },
     )  # fmt: skip
+    if job.retry_of is not None:  # in a batch the new one takes the place of the old
+        connection.execute("UPDATE cells SET job_id = ? WHERE job_id = ?", (job.id, job.retry_of))
     return job.id
 
 
@@ -300,21 +299,7 @@ def _insert_etas(connection: sqlite3.Connection, attempt: Attempt, etas: Sequenc
         (kind,) = connection.execute("SELECT kind FROM jobs WHERE id = ?", (attempt.job_id,)).fetchone()
         whose = {"job_id": attempt.job_id, "attempt": attempt.number, "server_url": attempt.server_url, "kind": kind}
         for eta in etas:
-            _insert(connection, "etas", {**whose, **rows.eta_values(eta)}, "OR IGNORE")
-
-
-def _insert(connection: sqlite3.Connection, table: str, values: Mapping[str, Any], conflict: str = "") -> None:
-    marks = ", ".join("?" * len(values))
-    connection.execute(f"INSERT {conflict} INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
-
-
-def _update(connection: sqlite3.Connection, table: str, where: str, key: tuple[Any, ...], values: Mapping[str, Any]) -> None:
-    if values:
-        connection.execute(f"UPDATE {table} SET {', '.join(f'{name} = ?' for name in values)} WHERE {where}", (*values.values(), *key))
-
-
-def _update_job(connection: sqlite3.Connection, job_id: str, **values: Any) -> None:
-    _update(connection, "jobs", "id = ?", (job_id,), {**values, "revision": _next_revision(connection)})
+            insert(connection, "etas", {**whose, **rows.eta_values(eta)}, "OR IGNORE")
 
 
 def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,7 +311,7 @@ def _close_queued(connection: sqlite3.Connection, job_id: str, outcome: Outcome)
     if now is None or now["status"] not in (JobStatus.CREATED, JobStatus.QUEUED) or not may_move(now["status"], outcome.status):
         return False
     known = json.loads(now["warnings"])
-    _update_job(
+    update_job(
         connection, job_id, status=outcome.status, ended=rows.instant_text(outcome.ended), error=outcome.error, hint=outcome.hint,
         failure_kind=outcome.failure_kind, failure_node=outcome.failure_node,
         warnings=json.dumps(known + [text for text in outcome.warnings if text not in known]),

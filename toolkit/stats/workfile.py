@@ -181,13 +181,15 @@ def _catch_up(connection: duckdb.DuckDBPyConnection, ledger: Ledger, revision: i
     """Batch by batch, until all is copied that the ledger had when this began."""
     goal = ledger.revision()
     while revision < goal:
+        revision_before = revision
         seen = ledger.revision()  # a job that changes after this has a higher one, and says nothing of what lies between
         history = ledger.history_since(revision, BATCH)
         covered = max((job.revision for job, _ in history if job.revision <= seen), default=revision)
         revision = covered if len(history) >= BATCH else seen
+        gone = ledger.deleted_since(revision_before)
         with transaction(connection):
             ids = [job.id for job, _ in history]
-            _replace_jobs(connection, ids, rows.history_rows(history, ledger.ratings(ids)))
+            _replace_jobs(connection, [*ids, *gone], rows.history_rows(history, ledger.ratings(ids)))
             connection.execute("DELETE FROM servers")
             _append(connection, "servers", rows.server_rows(ledger.environments()))
             connection.execute("UPDATE meta SET revision = $revision", {"revision": revision})
