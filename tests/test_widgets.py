@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import end_children
-from toolkit import Studio, widgets
+from toolkit import Studio
 from toolkit.jobs import JobStatus
 from toolkit.progress import Progress, Range
 from toolkit.studio import JobHandle
-from toolkit.widgets import ProgressCard, show_file, show_files
+from toolkit.widgets import BatchCard, ProgressCard, QueueBoard, pictures, show_file, show_files, shown
+from toolkit.widgets.tiles import Grid, waiting
 
 SMALL = {"width": 512, "height": 512}
 MARKUP = '<script>alert("1")</script> & girl'
@@ -54,8 +55,8 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
 def published(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], str | None, bool]]:
     """What a card displays, in place of a notebook."""
     found: list[tuple[dict[str, Any], str | None, bool]] = []
-    monkeypatch.setattr(widgets, "_in_notebook", lambda: True)
-    monkeypatch.setattr(widgets, "_publish", lambda bundle, display_id=None, *, update=False: found.append((bundle, display_id, update)))
+    monkeypatch.setattr(shown, "in_notebook", lambda: True)
+    monkeypatch.setattr(shown, "publish", lambda bundle, display_id=None, *, update=False: found.append((bundle, display_id, update)))
     return found
 
 
@@ -129,7 +130,7 @@ def test_retry_shows_the_new_job_in_the_same_cell(slow: Studio, published: list[
     again = slow.job(-1)
     again.cancel()
     assert again.job.retry_of == handle.id
-    assert again.id in str(published[2][1])
+    assert again.id[:8] in str(published[2][0])
     until(lambda: len(published) == 5)  # its own end, and its own button
 
 
@@ -175,7 +176,7 @@ def test_a_clip_plays_in_the_card_and_leaves_its_poster(studio: Studio, publishe
     assert re.search(r'<video src="data:video/mp4;base64,[^"]+" poster="[^"]+" aria-label="girl" autoplay loop muted controls', player)
     assert "9 frames at 8 fps" in player
     assert "data:video/mp4" in show_file(result.files[0].file)
-    big = replace(result.files[0].file, size_bytes=widgets.CLIP_IN_HTML_LIMIT + 1)
+    big = replace(result.files[0].file, size_bytes=pictures.CLIP_IN_HTML_LIMIT + 1)
     assert "data:video/mp4" not in show_file(big)
     assert bytes_of_pictures(show_file(big))
 
@@ -192,13 +193,13 @@ def test_a_file_that_is_gone_is_said_and_not_raised(studio: Studio, tmp_path: Pa
     job = studio.image("girl", seed=8, reuse=True, **SMALL).wait(20).job
     gone = replace(job.files[0], path=str(tmp_path / "gone.png"))
     assert "gone.png cannot be shown" in show_file(gone)
-    assert "cannot be shown" in widgets._end(replace(job, files=(gone,)))
+    assert "cannot be shown" in pictures.ending(replace(job, files=(gone,)), "")
 
 
 def test_a_failure_is_said_with_its_node_and_what_to_try(studio: Studio) -> None:
     job = studio.image("girl", seed=8, reuse=True, **SMALL).wait(20).job
     failed = replace(job, status=JobStatus.FAILED, error="Out of <memory>.", failure_node="KSampler", hint="Try a smaller size.", warnings=("a & b",))
-    html = widgets._end(failed)
+    html = pictures.ending(failed, "")
     assert "failed in KSampler: Out of &lt;memory&gt;." in html
     assert "Try a smaller size." in html
     assert "a &amp; b" in html
@@ -218,10 +219,112 @@ def test_a_failure_is_said_with_its_node_and_what_to_try(studio: Studio) -> None
     ],
 )
 def test_an_eta_is_a_range_in_plain_words(left: Range, words: str) -> None:
-    assert widgets._range(left) == words
+    assert pictures.lasting(left) == words
 
 
 def test_unknown_is_left_out(studio: Studio) -> None:
     job = studio.image("girl", seed=8, reuse=True, **SMALL).wait(20).job
-    assert widgets._facts(replace(job, status=JobStatus.RUNNING), Progress(fraction=0.25)) == ["25%", "running", "0 s so far"]
-    assert widgets._facts(replace(job, status=JobStatus.QUEUED), Progress()) == ["waiting in line"]
+    assert pictures.facts(replace(job, status=JobStatus.RUNNING), Progress(fraction=0.25)) == ["25%", "running", "0 s so far"]
+    assert pictures.facts(replace(job, status=JobStatus.QUEUED), Progress()) == ["waiting in line"]
+
+
+# ---- batches, galleries, the queue ------------------------------------------------------------------------------------
+
+
+def buttons_of(card: Any, word: str) -> list[Any]:
+    found: list[Any] = []
+
+    def walk(widget: Any) -> None:
+        if str(getattr(widget, "tooltip", "") or "").startswith(word):
+            found.append(widget)
+        for child in getattr(widget, "children", ()):
+            walk(child)
+
+    walk(card.live)
+    return found
+
+
+def test_a_batch_fills_in_and_leaves_its_pictures_without_a_kernel(slow: Studio, published: list[Any]) -> None:
+    batch = slow.variations("fox girl", 3, name="fills in", steps=4, **SMALL)
+    card = BatchCard(batch)
+    card.show()
+    assert published[0][0][VIEW]
+    assert "It was under way" in published[0][0]["text/html"]
+    until(lambda: "1 of 3" in card.head.value)
+    batch.wait(30)
+    until(lambda: len(published) == 3)
+    bundle, display_id, update = published[1]
+    assert (VIEW in bundle, display_id, update) == (False, published[0][1], True)
+    assert len(bytes_of_pictures(bundle["text/html"])) == 3
+    assert "3 of 3" in bundle["text/html"]
+    assert sum(bytes_of_pictures(bundle["text/html"])) < 120_000
+    assert VIEW in published[2][0]
+    assert not slow._watcher._everything
+
+
+def test_heart_and_bin_judge_and_are_taken_back(slow: Studio) -> None:
+    batch = slow.variations("fox girl", 3, name="fills in", steps=4, **SMALL).wait(30)
+    card = BatchCard(batch)
+    buttons_of(card, "Keep 2")[0].click()
+    assert [output.job_id for output in batch.kept] == [batch[1].id]
+    buttons_of(card, "Kept")[0].click()
+    assert batch.kept == []
+    buttons_of(card, "Put 1 into")[0].click()
+    first = batch.outputs[0]
+    assert (first.file.disk, first.verdict) == ("trashed", "reject")
+    buttons_of(card, "Bring 1 back")[0].click()
+    assert (batch.outputs[0].file.disk, batch.outputs[0].verdict) == ("present", None)
+    Path(batch.outputs[2].path).unlink()
+    buttons_of(card, "Put 3 into")[0].click()
+    assert "cannot be moved" in str([widget.value for tile in card.grid._flow.children for widget in tile.children if hasattr(widget, "value")])
+
+
+def test_what_failed_is_red_with_its_reason_and_retry_shows_the_batch_again(slow: Studio, published: list[Any]) -> None:
+    batch = slow.variations("cat girl", 2, name="to be cancelled", steps=100, **SMALL)
+    card = BatchCard(batch)
+    card.show()
+    card.cancel_button.click()
+    batch.wait(30)
+    until(lambda: len(published) == 3)
+    assert "2 not well" in published[1][0]["text/html"]
+    assert 'toolkit-empty toolkit-error"><span>1</span><div>cancelled' in published[1][0]["text/html"]
+    card.retry_button.click()
+    assert [handle.job.status == "cancelled" for handle in batch] == [False, False]
+    assert VIEW in published[3][0]
+    batch.cancel()
+    batch.wait(30)
+    until(lambda: len(published) == 6)
+
+
+def test_a_gallery_shows_some_and_offers_the_rest(slow: Studio, published: list[Any]) -> None:
+    slow.variations("fox girl", 3, name="fills in", steps=4, **SMALL).wait(30)
+    found = slow.gallery(simulated=True)
+    found._ipython_display_()
+    assert f"{len(found)} pictures and clips" in published[0][0]["text/html"]
+    assert VIEW in published[1][0]
+    slow.gallery(search="no such thing")._ipython_display_()
+    assert "Nothing fits" in published[2][0]["text/html"]
+    grid = Grid()
+    grid.put([waiting(number, "waiting in line") for number in range(70)])
+    assert (len(grid._flow.children), grid.more.description) == (60, "10 more")
+    grid.more.click()
+    assert (len(grid._flow.children), grid.more.layout.display) == (70, "none")
+
+
+def test_the_board_shows_everybodys_jobs_in_order_and_pauses_the_servers(slow: Studio, published: list[Any]) -> None:
+    handle = slow.image("owl girl", seed=4, steps=200, **SMALL)
+    until(lambda: handle.job.status == "running")
+    line = slow.queue()
+    line._ipython_display_()  # type: ignore[attr-defined]
+    assert "owl girl" in published[0][0]["text/html"]
+    assert published[0][0]["text/plain"].startswith("Built-in engine")
+    board = QueueBoard(slow)
+    until(lambda: 'role="progressbar"' in board.body.value)
+    assert "owner, notebook" in board.body.value
+    board.pause_button.click()
+    assert (board.pause_button.description, slow._ledger.pause("engine") is not None) == ("Resume", True)
+    board.pause_button.click()
+    assert slow._ledger.pause("engine") is None
+    handle.cancel()
+    until(lambda: "Nothing in line" in board.body.value)
+    board.close()

@@ -59,6 +59,7 @@ class OutputStore:
 
     def __init__(self, home: Path) -> None:
         self.projects = home / "projects"
+        self.bin = home / "trash"
 
     def place(self, job: Job, number: int, extension: str, attempt: int = 1) -> Path:
         """Where a job's n-th file belongs; the same at every call, and another for each attempt, whose bytes may differ."""
@@ -142,6 +143,67 @@ class OutputStore:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
         return path
+
+    # ---- what people keep ---------------------------------------------------------------------------------------------
+
+    def trash(self, name: str) -> None:
+        """Move a file and its sidecar to the bin; one that was moved before stays there.
+
+        Raises:
+            OutputError: it cannot be moved.
+        """
+        _move(self.projects / name, self.bin / name)
+
+    def restore(self, name: str) -> None:
+        """Move a file and its sidecar back from the bin.
+
+        Raises:
+            OutputError: it is not there, or its place is taken by another file.
+        """
+        _move(self.bin / name, self.projects / name)
+
+    def delete(self, path: str) -> int:
+        """Delete a file and its sidecar; returns how many bytes that was.
+
+        Raises:
+            OutputError: it is none of ours, or cannot be deleted.
+        """
+        if not any(Path(path).is_relative_to(root) for root in (self.projects, self.bin)):
+            raise OutputError(f"{path} is no file of this home.", path=path)
+        freed = 0
+        for part in (Path(path), sidecar_of(Path(path))):
+            with contextlib.suppress(FileNotFoundError):
+                freed += os.stat(part).st_size
+                part.unlink()
+        return freed
+
+    def keep_sheet(self, project: str, name: str, sheet: Any) -> OutputFile:
+        """Write a contact sheet, a PIL.Image, below its project, over an older one of this name."""
+        path = self.projects / project / "sheets" / name
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sheet.save(part, "PNG")
+            data = part.read_bytes()
+            os.replace(part, path)
+        except OSError as error:
+            raise _explained(error, path) from error
+        digest, place = hashlib.sha256(data).hexdigest(), path.relative_to(self.projects).as_posix()
+        return OutputFile(1, str(path), place, "image", "image/png", len(data), digest, sheet.width, sheet.height, 1, stored_at=time.time())
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a file and its sidecar to where nothing may be; what is already there and no longer here was moved before."""
+    if target.exists() and not source.exists():
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, target)  # unlike a rename it never replaces another file
+        source.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(sidecar_of(source), sidecar_of(target))
+    except OSError as error:
+        raise OutputError(f"{source} cannot be moved to {target.parent}: {error.strerror}.", path=str(source)) from error
 
 
 def sidecar_of(path: Path) -> Path:

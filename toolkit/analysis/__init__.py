@@ -5,6 +5,7 @@ Owns the questions (questions.sql, read and narrowed by questions.py), what an a
 matplotlib is loaded by importing this package.
 """
 
-from toolkit.analysis.answer import Answer, ask
+from toolkit.analysis.answer import Answer, ask, outputs_where
+from toolkit.analysis.explain import explain
 
-__all__ = ["Answer", "ask"]
+__all__ = ["Answer", "ask", "explain", "outputs_where"]

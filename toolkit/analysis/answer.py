@@ -13,13 +13,18 @@ from datetime import UTC, date, datetime, time
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from toolkit.analysis.questions import narrowed, question
+from toolkit.analysis.questions import Question, narrowed, question
 from toolkit.stats import Stats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS_SHOWN = 20
+SEARCH = """contains(lower(concat_ws(' ', prompt, model, group_name, outputs.name, array_to_string(list_transform(loras, lambda used: used.name), ' '))),
+  lower($search_for))"""
+GALLERY = Question("gallery", "What was made?", """from jobs join outputs using (job_id) select job_id, output
+where not simulated and not temporary and disk = 'present' and outputs.kind in ('image', 'video')/* and more */
+order by stored_at desc, job_id, output limit $at_most""")  # fmt: skip
 Style: TypeAlias = Literal["light", "dark"]
 
 
@@ -128,6 +133,25 @@ def ask(stats: Stats, name: str, where: Mapping[str, Any], now: datetime | None 
     left_out = asked.leaves_out_simulated and "simulated" not in where
     note = "Runs of the built-in engine are left out; simulated=True takes them in." if left_out and not rows else None
     return Answer(asked.name, asked.sentence, sql, parameters, columns, rows, note, relation)
+
+
+def outputs_where(
+    stats: Stats, which: Mapping[str, Any], *, verdict: str | None = None, search: str | None = None, where: str | None = None, limit: int = 200
+) -> list[tuple[str, int]]:
+    """Job id and number of the pictures and clips that are on disk and fit, newest first; `which` is as for `ask`.
+
+    Raises:
+        RequestInvalid: no such column, with the nearest one. QueryInvalid: `where` is no condition, in DuckDB's words.
+    """
+    from toolkit.stats.connections import query_errors
+
+    sql, parameters = narrowed(GALLERY, which, datetime.now(UTC))
+    asked = {"verdict_is": ("verdict = $verdict_is", verdict), "search_for": (SEARCH, search), "at_most": ("", limit)}
+    conditions = [condition for condition, value in asked.values() if condition and value is not None] + ([f"({where})"] if where else [])
+    given = {name: value for name, (_, value) in asked.items() if value is not None}
+    sql = sql.replace("/* and more */", "".join(f" and {condition}" for condition in conditions))
+    with query_errors():
+        return [(job_id, number) for job_id, number in stats.sql(sql, **parameters, **given).fetchall()]
 
 
 def shown(value: Any) -> str:

@@ -200,6 +200,12 @@ def _probe(figure: Figure, records: Sequence[Record]) -> None:
     grouped("model", "server_url", "graph_hash", by="when", value=Value("s", "median of a step, s"))(figure, rows)
 
 
+def _explained(figure: Figure, records: Sequence[Record]) -> None:
+    """Each stage of a job beside what is usual."""
+    rows = [{"stage": record["stage"], "whose": word, "s": record[name]} for record in records for name, word in (("took_s", "this job"), ("usual_s", "usual"))]
+    grouped("stage", by="whose", value=Value("s", "time, s"))(figure, rows)
+
+
 def _kept(figure: Figure, records: Sequence[Record]) -> None:
     """Kept ones before the others, for each LoRA and strength."""
     found: dict[tuple[str, float], list[int]] = {}
@@ -323,4 +329,5 @@ CHARTS: Mapping[str, Callable[[Figure, Sequence[Record]], None]] = {
     "lora": _kept,
     "winners": bars("cfg", "sampler", value=Value("kept_share", "kept, % of those judged", 100.0)),
     "timeline": _gantt,
+    "explain": _explained,
 }  # fmt: skip

@@ -53,6 +53,15 @@ class Finder:
             raise JobUnknown(f"'{job_id}' begins several ids: {', '.join(matches[:5])}.", matches=matches, hint="Give more of it.")
         return self._jobs("jobs.id IN (%s)", matches)[0]
 
+    def these(self, ids: Iterable[str]) -> list[Job]:
+        """The jobs with these ids that are there, each once, in the order they were accepted."""
+        return sorted(self._jobs("jobs.id IN (%s)", list(dict.fromkeys(ids))), key=lambda job: job.seq)
+
+    def files(self, disk: str) -> list[tuple[str, OutputFile]]:
+        """The files that are `present`, `trashed` or `missing`, each with its job's id, newest first."""
+        found = self._database.rows("SELECT * FROM files WHERE disk = ? ORDER BY stored_at DESC", disk)
+        return [(row["job_id"], rows.read_file(row, self.projects)) for row in found]
+
     def latest(self, index: int = -1) -> Job:
         """A job by its place: -1 is the newest."""
         found = self._database.rows("SELECT id FROM jobs ORDER BY seq DESC LIMIT 1 OFFSET ?", -index - 1) if index < 0 else []

@@ -21,8 +21,8 @@ from toolkit.ledger.rows import listed
 from toolkit.ledger.writing import insert, next_revision, update, update_job
 
 OF_A_JOB = ("etas", "ratings", "files", "attempts")
-LIVING = f"status IN ({listed(OPEN | {JobStatus.DONE})}) AND cancel_asked = 0"
-KEPT = f"SELECT id, {LIVING} FROM jobs WHERE group_id = ? AND request_hash = ? ORDER BY seq DESC LIMIT 1"
+LIVING = f"status = '{JobStatus.DONE}' OR status IN ({listed(OPEN)}) AND cancel_asked = 0"
+KEPT = f"SELECT id, ({LIVING}) FROM jobs WHERE group_id = ? AND request_hash = ? ORDER BY seq DESC LIMIT 1"
 OPEN_CELL = f"SELECT 1 FROM cells JOIN jobs ON id = job_id WHERE cells.group_id = batches.group_id AND status IN ({listed(OPEN)}) AND cancel_asked = 0"
 
 

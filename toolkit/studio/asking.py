@@ -5,6 +5,8 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import RequestInvalid
+from toolkit.jobs import Job
 from toolkit.ledger import Ledger
 from toolkit.settings import ServerAddress
 
@@ -41,6 +43,13 @@ class Asking:
         from toolkit.analysis import ask
 
         return ask(self._log(), question, where)
+
+    def _explain(self, job: Job) -> Answer:
+        from toolkit.analysis import explain
+
+        if not job.is_final:
+            raise RequestInvalid(f"Job {job.id[:8]} has not ended: it is {job.status}.", hint="Its card says how far it is.")
+        return explain(self._log(), job.id)
 
     def export(self, path: str | PathLike[str]) -> str:
         """Write the log to a .duckdb file, a .parquet folder or .csv; returns where it is."""

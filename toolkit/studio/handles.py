@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,11 @@ from toolkit.errors import JobTimeout, RequestInvalid
 from toolkit.exported import Workflow
 from toolkit.jobs import Job, JobStatus, OutputFile, error_of
 from toolkit.progress import Progress
-from toolkit.requests import ImageRequest, VideoRequest
+from toolkit.requests import ImageRef, ImageRequest, VideoRequest, WorkflowRequest
 from toolkit.thumbnails import open_array, open_image
 
 if TYPE_CHECKING:
+    from toolkit.analysis import Answer
     from toolkit.studio.studio import Studio
 
 SLICE_S = 0.1  # Ctrl-C arrives within this time
@@ -135,6 +136,18 @@ class JobHandle:
         """
         return self._studio._again(self.job, changes)
 
+    def explain(self) -> Answer:
+        """Why it took what it took: each stage against what is usual for this recipe on this server.
+
+        Raises:
+            RequestInvalid: it has not ended.
+        """
+        return self._studio._explain(self.job)
+
+    def code(self) -> str:
+        """A cell that makes it again."""
+        return code_of(self.job)
+
     def _ipython_display_(self) -> None:
         self._shown().show()
 
@@ -158,6 +171,26 @@ class JobHandle:
             said += f", {progress.fraction:.0%}" + (f" {progress.node}" if progress.node else "")
         files = ", ".join(file.name for file in job.files)
         return said + (f": {files}" if files else f": {job.error}" if job.error else "")
+
+
+def code_of(job: Job) -> str:
+    """What to type for a job: its own fields, none that say nothing."""
+    request = job.request
+    if isinstance(request, WorkflowRequest):
+        return f'studio.submit(studio.job("{job.id[:8]}").job.request, reuse=False)'
+    fields = type(request).model_fields.items()
+    said = {name: value for name, field in fields if (value := getattr(request, name)) != field.get_default(call_default_factory=True)}
+    lines = [f"    {said.pop('prompt', '')!r},", *(f"    {name}={_typed(value)}," for name, value in said.items())]
+    return "\n".join([f"studio.{job.kind}(", *lines, ")"])
+
+
+def _typed(value: Any) -> str:
+    """A value as Python; pictures and LoRAs by the names that `toolkit` exports."""
+    if isinstance(value, ImageRef):
+        return f"ImageRef(sha256={value.sha256!r})"
+    if isinstance(value, tuple):
+        return f"[{', '.join(f'Lora(name={one.name!r}, strength={one.strength:g})' for one in value)}]"
+    return repr(dict(value) if isinstance(value, Mapping) else value)
 
 
 @dataclass(frozen=True)
@@ -213,14 +246,39 @@ class OutputHandle:
         """The picture, larger; with `denoise` also drawn over once more. `fields` are ImageRequest's."""
         return self._handle()._studio._from_output(ImageRequest, self, {"upscale": factor, **fields})
 
+    @property
+    def verdict(self) -> str | None:
+        """keep, reject, or None: the latest judgement."""
+        return self._handle()._studio._verdict(self)
+
+    def keep(self, stars: int | None = None) -> None:
+        """Keep it, with 1 to 5 stars if you like."""
+        self._handle()._studio._judge([self], "keep", stars=stars)
+
+    def reject(self, *reasons: str) -> None:
+        """Reject it, for reasons: hands, face, anatomy, style, blur, off_prompt, or other words."""
+        self._handle()._studio._judge([self], "reject", reasons=reasons)
+
+    def unrate(self) -> None:
+        """Take the judgement back."""
+        self._handle()._studio._judge([self], None)
+
+    def trash(self) -> None:
+        """Put it into the bin of the home; `studio.restore` brings it back."""
+        self._handle()._studio._trash([self])
+
+    def restore(self) -> None:
+        """Bring it back from the bin."""
+        self._handle()._studio.restore(self)
+
     def workflow(self) -> Workflow:
         """The graph that made it, its parameters named."""
         handle = self._handle()
         return Workflow.load(handle._studio._ledger.graph(self.job_id, self.file.attempt))
 
     def _handle(self) -> JobHandle:
-        if self._studio is None:
-            raise RequestInvalid("This file belongs to no studio.", hint="Take it from a job: studio.job(id).wait().files[0].")
+        if self._studio is None or not self.job_id:
+            raise RequestInvalid("This file belongs to no job.", hint="Take it from a job: studio.job(id).wait().files[0].")
         return JobHandle(self._studio, self.job_id)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:

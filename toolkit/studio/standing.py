@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from toolkit.jobs import Job, JobStatus, OpenJob
 from toolkit.ledger import Ledger, LiveBoard
@@ -72,3 +73,16 @@ class Standing:
             return None
         which = f"{count} open jobs wait" if count > 1 else "open job waits"
         return f"This home is a copy: its {which} for `toolkit resume` or `studio.resume()`, lest they run twice."
+
+
+class Queue(list[Job]):
+    """Open jobs that show themselves as a live board of all servers."""
+
+    def __init__(self, studio: Any, jobs: Sequence[Job]) -> None:
+        super().__init__(jobs)
+        self._studio = studio
+
+    def _ipython_display_(self) -> None:
+        from toolkit.widgets import QueueBoard
+
+        QueueBoard(self._studio).show()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from toolkit.forecast import Forecaster
 from toolkit.inputs import InputStore, WildcardFolder
 from toolkit.jobs import Job, Origin, Priority
 from toolkit.ledger import Backup, Ledger, LiveBoard, NewJob
+from toolkit.outputs import OutputStore
 from toolkit.pipelines import build
 from toolkit.pipelines.built import Built
 from toolkit.pipelines.choosing import missing
@@ -33,11 +33,13 @@ from toolkit.requests import ImageRef, ImageRequest, Request, VideoRequest, Work
 from toolkit.settings import ServerAddress, Settings
 from toolkit.studio.asking import Asking
 from toolkit.studio.batches import Batch
+from toolkit.studio.experiments import Experiments
 from toolkit.studio.handles import JobHandle, OutputHandle
+from toolkit.studio.keeping import Keeping
 from toolkit.studio.orders import Orders
 from toolkit.studio.plan import Plan, rehearse
 from toolkit.studio.servers import Servers, ServerStatus
-from toolkit.studio.standing import Standing
+from toolkit.studio.standing import Queue, Standing
 from toolkit.studio.watcher import Watcher
 from toolkit.times import Cost
 
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from toolkit.stats import Stats
 
 
-class Studio(Asking):
+class Studio(Asking, Experiments, Keeping):
     """`Studio()` again in the same process and home gives the running one."""
 
     _running: ClassVar[dict[tuple[Path, str], weakref.ref[Studio]]] = {}
@@ -84,12 +86,13 @@ class Studio(Asking):
             return
         self._closed = False
         self._settings = Settings.read(home=home)
-        self._project, self._labels = project, dict(labels)
+        self._defaults = {"project": project, **({"labels": dict(labels)} if labels else {})}
         self._ledger = Ledger(self._settings.home)
         self._board = LiveBoard(self._settings.home)
         self._servers = Servers(self._settings, server, self._ledger, self._board)
         self._inputs, self._wildcards = InputStore(self._settings.home), WildcardFolder(self._settings.home)
         self._orders = Orders(self._inputs, self._ledger)
+        self._outputs = OutputStore(self._settings.home)
         self._standing = Standing(self._ledger, self._board)
         self._watcher = Watcher(self._ledger, self._board, dict(self._settings.headers))
         self._stats: Stats | None = None
@@ -138,22 +141,6 @@ class Studio(Asking):
         """
         return self._orders.picture(image)
 
-    def submit_many(self, requests: Iterable[Request], *, name: str | None = None, priority: Priority = "background") -> Batch:
-        """Accept many requests at once, all or none, as a batch that is found again by its name.
-
-        Raises:
-            As `submit`, for the first request that cannot run.
-        """
-        group = str(uuid.uuid4())
-        name = name or f"batch {group[:8]}"
-        self._accept(requests, priority=priority, group=(group, name))
-        return Batch(self, group, name)
-
-    def keyframes(self, prompt: str, count: int = 4, *, name: str | None = None, **fields: Any) -> Batch:
-        """Stills to choose from, seeds one apart: `batch.animate(1, 3)` makes clips of the chosen ones, in the same batch."""
-        first = ImageRequest(**self._fields({"prompt": prompt, **fields}))
-        return self.submit_many([first.but(seed=((first.seed or 0) + place) % 2**64) for place in range(count)], name=name, priority="normal")
-
     def plan(self, work: Request | Iterable[Request]) -> Plan:
         """What a request or a batch would do, nothing sent: jobs, duplicates, what is missing and where it belongs, the first graph."""
         requests = [self._orders.with_sizes(request) for request in ([work] if isinstance(work, Request) else work)]
@@ -188,17 +175,29 @@ class Studio(Asking):
         self, requests: Iterable[Request], *, priority: Priority = "normal", reuse: bool | None = None, origin: Origin = "notebook", person: str = "owner",
         group: tuple[str | None, str | None] = (None, None),
     ) -> list[Job]:  # fmt: skip
-        self._ledger.require_room()
-        usable = self._servers.usable()
+        usable = self._usable()
         about: dict[str, Any] = {"priority": priority, "origin": origin, "person": person, "group_id": group[0], "group_name": group[1], "reuse": reuse}
-        new = [replace(self._new(request, usable), **about) for request in requests]
+        return self._accepted([replace(self._new(request, usable)[0], **about) for request in requests])
+
+    def _usable(self) -> Sequence[ServerAddress]:
+        """The servers that new work may go to.
+
+        Raises:
+            RequestInvalid: the studio is closed. HomeUnusable: the disk is full. ServerUnreachable: no named server answers.
+        """
+        self._watcher.require_open()
+        self._ledger.require_room()
+        return self._servers.usable()
+
+    def _accepted(self, new: Sequence[NewJob], **batch: Any) -> list[Job]:
         reached("request parsed")
-        jobs = self._ledger.accept(*new)
+        jobs = self._ledger.accept(*new, **batch)
         reached("row committed")
         self._feed({url for job in new for url in job.servers})
         return jobs
 
-    def _new(self, request: Request, usable: Sequence[ServerAddress]) -> NewJob:
+    def _new(self, request: Request, usable: Sequence[ServerAddress]) -> tuple[NewJob, Mapping[str, Any]]:
+        """A request on its way into the ledger, and the graph it becomes, where that is known before a server was asked."""
         request = self._orders.with_sizes(request)
         able, failures, first = [], list[ToolkitError](), Built({}, {})
         for address in usable:
@@ -211,7 +210,7 @@ class Studio(Asking):
                 failures.append(error)
         if not able:
             raise failures[0]
-        return NewJob(request, able, warnings=first.warnings, **_cost_of(first.graph))
+        return NewJob(request, able, warnings=first.warnings, **_cost_of(first.graph)), first.graph
 
     def _feed(self, urls: Iterable[str]) -> None:
         wanted = set(urls)
@@ -242,8 +241,7 @@ class Studio(Asking):
 
     def _fields(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The fields of a request with this studio's defaults, and pictures kept."""
-        defaults = {"project": self._project, **({"labels": self._labels} if self._labels else {})}
-        return self._orders.with_pictures({**defaults, **fields})
+        return self._orders.with_pictures({**self._defaults, **fields})
 
     # ---- find ---------------------------------------------------------------------------------------------------------
 
@@ -273,12 +271,12 @@ class Studio(Asking):
         return [JobHandle(self, job.id) for job in found]
 
     def queue(self) -> Sequence[Job]:
-        """Everybody's open jobs: those on a server first, then in the order they will run."""
+        """Everybody's open jobs: those on a server first, then in the order they will run; last line of a cell: a live board of all servers."""
         jobs = self._ledger.open_jobs()
         waiting = self._standing.waiting()
         rest = [job.id for job in jobs if job.id not in waiting]
         found = {job.id: job for job in self._ledger.jobs(status="open", limit=-1)}
-        return [found[job_id] for job_id in (*rest, *waiting) if job_id in found]
+        return Queue(self, [found[job_id] for job_id in (*rest, *waiting) if job_id in found])
 
     def _progress_of(self, job: Job) -> Progress:
         return self._standing.progress_of(job)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import RequestInvalid, ToolkitError
 from toolkit.jobs import Job, JobStatus, OpenJob
 from toolkit.ledger import Ledger, LiveBoard
 from toolkit.processes import feeder_runs, reap, start_feeder
@@ -92,6 +92,15 @@ class Watcher:
 
         return leave
 
+    def require_open(self) -> None:
+        """Refuse to wait for news that nobody will bring.
+
+        Raises:
+            RequestInvalid: it was closed.
+        """
+        if self._stop.is_set():
+            raise RequestInvalid("This studio is closed.", hint="Studio() opens the home again; jobs go on meanwhile.")
+
     def close(self) -> None:
         """Stop the thread."""
         self._stop.set()
@@ -100,6 +109,7 @@ class Watcher:
             self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
+        self.require_open()
         self._asked.set()
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
