@@ -22,7 +22,10 @@ from typing import Any
 
 import nbformat
 import pytest
+from nbconvert import HTMLExporter
 from playwright.sync_api import Page, expect, sync_playwright
+
+from toolkit import Studio
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
@@ -113,7 +116,7 @@ def natural_width(page: Page, selector: str) -> Any:
     return page.locator(selector).first.evaluate("async picture => { await picture.decode(); return picture.naturalWidth }")
 
 
-def test_the_first_notebook_runs_and_its_pictures_are_shown(page: Page, lab: str) -> None:
+def test_the_first_notebook_runs_its_pictures_are_shown_and_a_heart_keeps(page: Page, lab: str, home: Path) -> None:
     open_notebook(page, lab, "01_first_picture.ipynb")
     page.click('.lm-MenuBar-item:has-text("Edit")')
     page.click('.lm-Menu-item[data-command="editmenu:clear-all"]')
@@ -126,6 +129,14 @@ def test_the_first_notebook_runs_and_its_pictures_are_shown(page: Page, lab: str
     page.wait_for_selector(".toolkit-live video", timeout=CARD_MS)
     page.wait_for_function("document.querySelector('.toolkit-live video').videoWidth === 576", timeout=CARD_MS)
     page.wait_for_function("!document.querySelector('.jp-Notebook').innerText.includes('[*]')", timeout=CARD_MS)
+    page.wait_for_selector(".toolkit-live .toolkit-tile img", timeout=CARD_MS)
+    assert natural_width(page, ".toolkit-live .toolkit-tile img") > 100
+    heart = page.get_by_title("Keep 3", exact=True).first
+    heart.focus()
+    page.keyboard.press("Enter")  # a heart is a button that needs no mouse
+    expect(page.get_by_title("Kept: take back 3", exact=True)).to_have_count(1)
+    with Studio("engine", home=home) as studio:
+        assert [number for number, output in studio.batch("fox looks").numbered.items() if output.verdict == "keep"] == [2, 3, 5]
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
 
@@ -134,6 +145,18 @@ def test_the_saved_notebook_is_readable_without_running_it(page: Page, lab: str)
     open_notebook(page, lab, "01_first_picture.ipynb")
     page.wait_for_selector(".toolkit-ended img", timeout=CARD_MS)
     assert natural_width(page, ".toolkit-ended img") > 0
+    assert "Error displaying widget" not in page.inner_text("body")
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_as_a_web_page_a_saved_notebook_shows_its_pictures(page: Page, path: Path, tmp_path: Path) -> None:
+    html, _ = HTMLExporter().from_filename(str(path))
+    (tmp_path / "saved.html").write_text(html)
+    page.goto(f"file://{tmp_path / 'saved.html'}")
+    pictures = page.locator("img[src^='data:image/'], video")
+    assert pictures.count() > 0
+    for picture in pictures.all():
+        assert picture.evaluate("one => one.tagName === 'VIDEO' || one.decode().then(() => one.naturalWidth > 0)")
     assert "Error displaying widget" not in page.inner_text("body")
 
 

@@ -257,7 +257,7 @@ def test_a_batch_fills_in_and_leaves_its_pictures_without_a_kernel(slow: Studio,
     assert (VIEW in bundle, display_id, update) == (False, published[0][1], True)
     assert len(bytes_of_pictures(bundle["text/html"])) == 3
     assert "3 of 3" in bundle["text/html"]
-    assert sum(bytes_of_pictures(bundle["text/html"])) < 120_000
+    assert sum(bytes_of_pictures(bundle["text/html"])) < 60_000
     assert VIEW in published[2][0]
     assert not slow._watcher._everything
 

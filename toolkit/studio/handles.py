@@ -284,7 +284,7 @@ class OutputHandle:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         from toolkit.widgets import show_file
 
-        return {"text/plain": repr(self), "text/html": show_file(self.file)}
+        return {"text/plain": repr(self), "text/html": show_file(self.file, 512 if self.job_id else 896)}  # the labels of a sheet shall be read
 
     def __repr__(self) -> str:
         size = f"{self.file.width}x{self.file.height}" if self.file.width else self.file.media_type

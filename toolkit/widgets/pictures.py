@@ -78,9 +78,9 @@ def show_files(job: Job) -> str:
     return STYLE + (row([figure(file, about(job), _limits(job)) for file in job.files]) or f'<div class="toolkit-files">{word(job)}: no files</div>')
 
 
-def show_file(file: OutputFile) -> str:
+def show_file(file: OutputFile, side: int = 512) -> str:
     """One file as HTML that needs no kernel: a picture as WebP, a clip playing if it is small, else by its poster and name."""
-    return STYLE + row([figure(file, Path(file.name).name, (512, THUMBNAIL_LIMIT))])
+    return STYLE + row([figure(file, Path(file.name).name, (side, THUMBNAIL_LIMIT * side // 512))])
 
 
 def row(figures: Sequence[str]) -> str:
@@ -120,7 +120,7 @@ def clip(file: OutputFile, about: str) -> str:
 def _frame(file: OutputFile, side: int) -> str:
     """A figure as wide as its picture is shown, so that the caption keeps to it: portraits end at 400 pixels of height."""
     width, height = file.width or side, file.height or side
-    return f'<figure style="width:{min(side, 400 * width // height, side * width // max(width, height), width)}px">'
+    return f'<figure style="width:{min(side, max(400, side * 4 // 5) * width // height, side * width // max(width, height), width)}px">'
 
 
 def _caption(file: OutputFile) -> str:

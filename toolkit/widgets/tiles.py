@@ -18,7 +18,7 @@ from toolkit.widgets import pictures
 
 TILE_SIDE = 160
 LIVE = (640, 30_000)  # longer side in pixels and bytes: it grows while it has the focus
-STILL_BYTES = 9_000
+STILL_BYTES = 5_000
 TILES_AT_ONCE = 60
 
 
@@ -123,7 +123,7 @@ def still_grid(tiles: Sequence[str], left_out: int = 0) -> str:
     return f'<div class="toolkit-grid">{"".join(f"<div class=toolkit-tile>{one}</div>" for one in tiles)}</div>{rest}'
 
 
-def budget(count: int, total: int = 120_000) -> tuple[int, int]:
+def budget(count: int, total: int = 60_000) -> tuple[int, int]:
     """How many pictures a saved notebook shows of so many, and bytes for each: with six cards it stays below 300 kB."""
     shown = min(count, TILES_AT_ONCE)
     return shown, min(STILL_BYTES, total // max(shown, 1))
