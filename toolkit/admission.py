@@ -51,11 +51,12 @@ class Gate:
 
     host: str
     token: str | None = field(default=None, repr=False)
+    public: str | None = None  # the origin by which others see us through a proxy
 
     @classmethod
     def of(cls, settings: Settings) -> Gate:
         """The gate these settings ask for."""
-        return cls(settings.host.strip("[]").lower(), settings.token)
+        return cls(settings.host.strip("[]").lower(), settings.token, settings.public_url)
 
     def check_host(self, header: str | None) -> None:
         """Let in loopback names and the configured host, whatever the port.
@@ -77,7 +78,11 @@ class Gate:
         if origin is None:
             return
         scheme = urlsplit(origin).scheme
-        if scheme not in ("http", "https") or _place(origin) != _place(f"{scheme}://{host}"):
+        if self.public and _place(f"http://{host}")[0] == urlsplit(self.public).hostname:
+            same = self._is_public(origin)
+        else:
+            same = scheme in ("http", "https") and _place(origin) == _place(f"{scheme}://{host}")
+        if not same:
             raise _foreign(origin)
 
     def check_page(self, origin: str | None, page_port: int) -> None:
@@ -86,7 +91,7 @@ class Gate:
         Raises:
             Refused: 403 for any other origin.
         """
-        if origin is None:
+        if origin is None or self._is_public(origin):
             return
         name, port = _place(origin)
         if name is None or not self._knows(name) or port != page_port:
@@ -100,8 +105,7 @@ class Gate:
         """
         if self.token is None:
             return
-        scheme, _, given = _utf8(authorization or "").partition(" ")
-        if not self.is_token(given.strip() if scheme.lower() == "bearer" else ""):
+        if not self.is_token(bearer_of(authorization) or ""):
             hint = "Send `Authorization: Bearer <token>`; tokens in addresses are not read."
             raise Refused(401, "token_required", "This toolkit asks for its token.", hint=hint, headers={"WWW-Authenticate": "Bearer"})
 
@@ -109,11 +113,20 @@ class Gate:
         """Whether it is the token; takes as long for a wrong one."""
         return self.token is not None and hmac.compare_digest(_digest(given), _digest(self.token))
 
+    def _is_public(self, origin: str) -> bool:
+        return self.public is not None and (urlsplit(origin).scheme, _place(origin)) == (urlsplit(self.public).scheme, _place(self.public))
+
     def _knows(self, name: str) -> bool:
-        if name in LOOPBACK_NAMES or name == self.host:
+        if name in LOOPBACK_NAMES or name == self.host or (self.public and name == urlsplit(self.public).hostname):
             return True
         # bound to every address: an address in the Host header cannot be a rebound name, and the machine's own name is fine
         return self.host in ("0.0.0.0", "::") and (_is_address(name) or name == socket.gethostname().lower())
+
+
+def bearer_of(authorization: str | None) -> str | None:
+    """The token of an `Authorization: Bearer` header; None where there is none."""
+    scheme, _, given = _utf8(authorization or "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else None
 
 
 def _utf8(header: str) -> str:

@@ -6,6 +6,7 @@ ToolkitError
  ├ ServerError(.server_url)      ServerUnreachable(ConnectionError) · ServerRefused(.status) · PromptRejected(.node_errors) · WireError
  ├ JobError(.job_id, .status)    JobFailed(.node_title, .cause) · JobCancelled · JobTimeout(TimeoutError) · JobLost
  ├ JobUnknown(LookupError)       no job, or more than one, has this id
+ ├ QuotaReached(.retry_after_s)  a guest has had what the owner lets them have
  └ OutputError(.path): OutputGone · DiskFull · HomeUnusable(.path) · NoServer(.required_nodes) · QueryInvalid(ValueError) · PortBusy(.port)
 
 The sentence says what happened, to what, and what to try. Foreign exceptions are translated at one border (aiohttp and websockets in
@@ -229,3 +230,13 @@ class PortBusy(ToolkitError):
     def __init__(self, message: str, *, port: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.port = port
+
+
+class QuotaReached(ToolkitError):
+    """A guest has had what the owner lets them have for now; `retry_after_s` is when to ask again."""
+
+    code = "quota_reached"
+
+    def __init__(self, message: str, *, retry_after_s: float = 60.0, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import socket
+import weakref
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, TypeAlias
@@ -29,6 +30,7 @@ from toolkit.progress import Progress
 from toolkit.settings import Settings
 from toolkit.shapes import counts_json, error_json, job_json, jobs_json
 from toolkit.studio import Studio
+from toolkit.visitors import THE_OWNER, Visitor, Visitors, caller
 
 log = logging.getLogger(__name__)
 # websockets logs a traceback for each client that vanishes or speaks something else; what we must know is logged here
@@ -39,6 +41,7 @@ MESSAGE_LIMIT = 64 * 1024  # bytes of a client's message; the longest has an id 
 SEND_TIMEOUT_S = 5.0  # a watcher that reads nothing for so long is dropped
 CLOSE_TIMEOUT_S = 0.5  # the program ends within 2 s
 SEND_BUFFER = 64 * 1024  # bytes the system holds for a watcher; by default 4 MB fill up before a stuck one shows
+LOOK_AGAIN_S = 1.0  # whether who watches still may
 TURN = 50  # updates handed out before the senders get their turn
 
 News: TypeAlias = Job | tuple[str, Progress]
@@ -52,9 +55,12 @@ class Feed:
     def __init__(self, studio: Studio, settings: Settings, *, send_timeout_s: float = SEND_TIMEOUT_S) -> None:
         self._studio, self._settings = studio, settings
         self._gate = Gate.of(settings)
+        self._visitors = Visitors(studio._ledger, settings)
         self._send_timeout_s = send_timeout_s
         self._watchers: set[_Watcher] = set()
         self._server: Server | None = None
+        self._visitor_of: weakref.WeakKeyDictionary[ServerConnection, Visitor] = weakref.WeakKeyDictionary()
+        self._looked_at = 0.0
         self._publisher: asyncio.Task[None] | None = None
         self._leave: Callable[[], None] = lambda: None
 
@@ -113,11 +119,21 @@ class Feed:
             except Exception:
                 log.exception("%d news could not be rendered", len(batch))
                 continue
+            self._see_out()
             for number, update in enumerate(updates, 1):
                 for watcher in list(self._watchers):
                     watcher.tell(update)
                 if number % TURN == 0:
                     await asyncio.sleep(0)
+
+    def _see_out(self) -> None:
+        """End the connections of those who were removed, or signed out, since they came; looks once a second at most."""
+        if self._loop.time() - self._looked_at < LOOK_AGAIN_S:
+            return
+        self._looked_at = self._loop.time()
+        for watcher in [watcher for watcher in self._watchers if not self._visitors.still(watcher.visitor)]:
+            self._watchers.discard(watcher)
+            watcher.connection.transport.abort()
 
     def _render(self, batch: Sequence[News]) -> list[Update]:
         jobs = [news for news in batch if isinstance(news, Job)]
@@ -129,9 +145,9 @@ class Feed:
         states = iter([_state(job, about) for job, about in zip(jobs, shown, strict=True)])
         return [next(states) if isinstance(news, Job) else Update(news[0], news[1].as_json()) for news in batch]
 
-    def _snapshot(self, job_id: str) -> list[Update]:
+    def _snapshot(self, job_id: str, visitor: Visitor) -> list[Update]:
         ledger = self._studio._ledger
-        jobs = ledger.jobs(status="open", limit=-1)[::-1] if job_id == EVERY_JOB else [ledger.job(job_id)]
+        jobs = ledger.jobs(status="open", person=visitor.only, limit=-1)[::-1] if job_id == EVERY_JOB else [ledger.job(job_id)]
         return [_state(job, about) for job, about in zip(jobs, jobs_json(self._studio, jobs), strict=True)]
 
     # ---- from the watchers --------------------------------------------------------------------------------------------
@@ -141,7 +157,9 @@ class Feed:
         try:
             self._gate.check_host(_only(request, "Host"))
             self._gate.check_page(_only(request, "Origin"), self._settings.port)
-            self._gate.check_token(_only(request, "Authorization"))
+            address = caller(str(connection.remote_address[0]), _only(request, "X-Forwarded-For"), self._settings)
+            authorization, cookie = _only(request, "Authorization"), _only(request, "Cookie")
+            self._visitor_of[connection] = self._visitors.identify(authorization, cookie, address)
             if request.path.split("?")[0] != "/":
                 raise Refused(404, "not_found", "The feed is at /.")
         except Refused as refused:
@@ -154,7 +172,7 @@ class Feed:
 
     async def _attend(self, connection: ServerConnection) -> None:
         """One watcher from its first message to its last."""
-        watcher = _Watcher(connection)
+        watcher = _Watcher(connection, self._visitor_of.get(connection, THE_OWNER))
         self._watchers.add(watcher)
         tasks = [asyncio.create_task(watcher.send_all(self._send_timeout_s)), asyncio.create_task(self._listen(watcher))]
         try:
@@ -172,6 +190,8 @@ class Feed:
     async def _listen(self, watcher: _Watcher) -> None:
         await watcher.answer({"type": "connection_established", "version": __version__, "watchers": len(self._watchers)})
         async for raw in watcher.connection:
+            if not self._visitors.still(watcher.visitor):
+                return
             try:
                 await self._obey(watcher, _parsed(raw))
             except ToolkitError as error:
@@ -182,11 +202,11 @@ class Feed:
             case {"type": "subscribe", "job_id": str(job_id)}:
                 await self._subscribe(watcher, job_id)
             case {"type": "unsubscribe", "job_id": str(job_id)}:
-                watcher.mailbox.unsubscribe(job_id if job_id == EVERY_JOB else await asyncio.to_thread(self._whole, job_id))
+                watcher.mailbox.unsubscribe(job_id if job_id == EVERY_JOB else await asyncio.to_thread(self._whole, job_id, watcher))
             case {"type": "get_statistics"}:
-                await watcher.answer(await asyncio.to_thread(self._statistics))
+                await watcher.answer(await asyncio.to_thread(self._statistics, watcher))
             case {"type": "get_job_progress", "job_id": str(job_id)}:
-                (update,) = await asyncio.to_thread(self._snapshot, await asyncio.to_thread(self._whole, job_id))
+                (update,) = await asyncio.to_thread(self._snapshot, await asyncio.to_thread(self._whole, job_id, watcher), watcher.visitor)
                 await watcher.answer(update)
             case {"type": str(kind)} if kind in KNOWN:
                 raise Refused(422, "request_invalid", f"`{kind}` needs `job_id`, an id or '*', as a string.", field="job_id")
@@ -195,35 +215,37 @@ class Feed:
 
     async def _subscribe(self, watcher: _Watcher, job_id: str) -> None:
         """Let news in first and read the snapshot then: nothing falls between, and the mailbox drops what is older."""
-        found = job_id if job_id == EVERY_JOB else await asyncio.to_thread(self._whole, job_id)
+        found = job_id if job_id == EVERY_JOB else await asyncio.to_thread(self._whole, job_id, watcher)
         watcher.mailbox.subscribe(found)
-        for update in await asyncio.to_thread(self._snapshot, found):
+        for update in await asyncio.to_thread(self._snapshot, found, watcher.visitor):
             await watcher.show(update)
         if found == EVERY_JOB:  # says that the snapshot is complete, also when no job is open
-            await watcher.answer(await asyncio.to_thread(self._statistics))
+            await watcher.answer(await asyncio.to_thread(self._statistics, watcher))
 
-    def _whole(self, job_id: str) -> str:
-        """The full id; the studio sees to it that an open job is worked on."""
+    def _whole(self, job_id: str, watcher: _Watcher) -> str:
+        """The full id, of a job that the watcher may see; the studio sees to it that an open job is worked on."""
         if job_id == EVERY_JOB:
             raise Refused(422, "request_invalid", "Give one id.", field="job_id")
-        return self._studio.job(job_id).id
+        return self._studio.job(job_id, person=watcher.visitor.only).id
 
-    def _statistics(self) -> dict[str, Any]:
-        return {"type": "statistics", **counts_json(self._studio._ledger.counts()), "watchers": len(self._watchers)}
+    def _statistics(self, watcher: _Watcher) -> dict[str, Any]:
+        return {"type": "statistics", **counts_json(self._studio._ledger.counts(watcher.visitor.only)), "watchers": len(self._watchers)}
 
 
 class _Watcher:
     """One connection and its mailbox."""
 
-    def __init__(self, connection: ServerConnection) -> None:
-        self.connection = connection
+    def __init__(self, connection: ServerConnection, visitor: Visitor) -> None:
+        self.connection, self.visitor = connection, visitor
         self.mailbox = Mailbox()
         self._news, self._space = asyncio.Event(), asyncio.Event()
         self._is_overfull = False
         connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     def tell(self, update: Update) -> None:
-        """Put news in; never waits."""
+        """Put news in; never waits. A guest gets no state of another's job, and without one no progress of it either."""
+        if update.job is not None and self.visitor.only not in (None, update.job["person"]):
+            return
         self._is_overfull |= not self.mailbox.offer(update)
         self._news.set()
 

@@ -101,6 +101,7 @@ class Settings:
     port: int = 7860
     feed_port: int = 8329
     token: str | None = field(default=None, repr=False)
+    public_url: str | None = None  # https://draw.example.org: where others see the page, through a proxy on this machine
     feeder_idle_s: float = 60.0
     patience_s: float = 120.0  # how much later than by arrival a job may start because others share what a server has loaded
 
@@ -121,9 +122,27 @@ class Settings:
             port=_port(environ, "TOOLKIT_PORT", 7860),
             feed_port=_port(environ, "TOOLKIT_FEED_PORT", 8329),
             token=environ.get("TOOLKIT_TOKEN") or None,
+            public_url=public_url(environ.get("TOOLKIT_PUBLIC_URL", "")),
             feeder_idle_s=_seconds(environ, "TOOLKIT_FEEDER_IDLE_S", 60.0),
             patience_s=_seconds(environ, "TOOLKIT_PATIENCE_S", 120.0),
         )
+
+
+def public_url(text: str) -> str | None:
+    """The origin of an address that others use, such as `https://draw.example.org`; None for no text.
+
+    Raises:
+        RequestInvalid: it is none, or has a path: the page is at the root of a name of its own.
+    """
+    if not text:
+        return None
+    try:
+        address = ServerAddress.parse(text if "://" in text else f"https://{text}")
+    except RequestInvalid as error:
+        raise RequestInvalid(f"'{text[:100]}' is not an address of a page.", hint="Write https://draw.example.org.", field="public") from error
+    if address.user is not None or address.url.count("/") != 2:
+        raise RequestInvalid(f"{address.url} has more than a name.", hint="Give the page a name of its own: https://draw.example.org.", field="public")
+    return address.url
 
 
 def default_home(folder: Path) -> Path:

@@ -43,6 +43,7 @@ def job_json(job: Job, progress: Progress) -> dict[str, Any]:
         "server": job.server_url,
         "simulated": job.simulated,
         "origin": job.origin,
+        "person": job.person,
         "retry_of": job.retry_of,
         "cancel_asked": job.cancel_asked,
         "created_at": _iso(job.created),

@@ -124,7 +124,7 @@ def test_a_paused_server_gets_nothing_and_says_so_until_it_is_resumed(layer: Lay
     held = studio.image("a girl", seed=2, **SIZE)
     wait_for(lambda: ("POST", "/api/free") in layer.requests)
     wait_for(lambda: studio.servers()[0].state == "paused")
-    assert held.progress.stalled == "Paused by its owner: I paint tonight"
+    assert held.progress.stalled == "Paused by the owner: I paint tonight"
     assert held.job.status == "queued"
     assert [path for path in layer.requests if path == ("POST", "/api/free")] == [("POST", "/api/free")]
     with pytest.raises(RequestInvalid, match="not a server of this studio"):

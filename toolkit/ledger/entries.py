@@ -142,4 +142,4 @@ class Pause:
     @property
     def sentence(self) -> str:
         """What those who wait are told."""
-        return "Paused by its owner" + (f": {self.note}" if self.note else ".")
+        return "Paused by the owner" + (f": {self.note}" if self.note else ".")

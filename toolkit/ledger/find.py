@@ -21,7 +21,8 @@ from toolkit.ledger.line import Line
 from toolkit.ledger.origin import HELD_TO
 from toolkit.requests import Request
 
-JOB_IDS = "SELECT id FROM jobs WHERE id >= ? AND id < ? ORDER BY id LIMIT 20"
+JOB_IDS = "SELECT id FROM jobs WHERE id >= ? AND id < ?%s ORDER BY id LIMIT 20"
+OF_PERSON = "person = ? AND person <> 'owner'"  # the words of the partial index
 # one short walk in the index for each project, kind and status that the filters let through: a rare one is found among a million at once
 NEWEST_OF_EACH = """SELECT newest.seq FROM (SELECT * FROM tallies WHERE %s) AS tally JOIN jobs AS newest ON newest.seq IN (
     SELECT seq FROM jobs AS one INDEXED BY jobs_listed
@@ -38,13 +39,14 @@ class Finder:
 
     # ---- find ---------------------------------------------------------------------------------------------------------
 
-    def job(self, job_id: str) -> Job:
-        """The job whose id is, or unambiguously begins with, `job_id`.
+    def job(self, job_id: str, person: str | None = None) -> Job:
+        """The job whose id is, or unambiguously begins with, `job_id`; with `person` among their own jobs, as if there were no others.
 
         Raises:
             JobUnknown: no job, or several, which it lists.
         """
-        found = self._database.rows(JOB_IDS, job_id, job_id + "\U0010ffff")
+        whose, values = (f" AND {OF_PERSON}", [person]) if person is not None else ("", [])
+        found = self._database.rows(JOB_IDS % whose, job_id, job_id + "\U0010ffff", *values)
         exact = [row["id"] for row in found if row["id"] == job_id]
         matches = exact or [row["id"] for row in found]
         if not job_id or not matches:
@@ -71,30 +73,34 @@ class Finder:
 
     def jobs(
         self, *, status: str | None = None, project: str | None = None, kind: str | None = None, since: float | None = None,
-        before_seq: int | None = None, group: str | None = None, limit: int = 20,
+        before_seq: int | None = None, group: str | None = None, person: str | None = None, limit: int = 20,
     ) -> list[Job]:  # fmt: skip
-        """The newest jobs first; `status` is one status, `open` or `final`."""
+        """The newest jobs first; `status` is one status, `open` or `final`; `person` is a guest's name."""
         where, values = _filters(status, project, kind)
-        if where != "1" and since is None and group is None:
+        if where != "1" and since is None and group is None and person is None:
             where, values = f"seq IN ({NEWEST_OF_EACH % where})", [*values, 2**62 if before_seq is None else before_seq, limit]
         if since is not None:  # the first condition ends the walk, the second is exact where a clock was set
             where, values = (
                 f"{where} AND seq >= (SELECT min(seq) FROM jobs INDEXED BY jobs_created WHERE created_at >= ?) AND created_at >= ?",
                 [*values, since, since],
             )
-        for condition, value in (("group_id = ?", group), ("seq < ?", before_seq)):
+        for condition, value in (("group_id = ?", group), ("seq < ?", before_seq), (OF_PERSON, person)):
             if value is not None:
                 where, values = f"{where} AND {condition}", [*values, value]
         found = self._database.rows(f"SELECT id FROM jobs WHERE {where} ORDER BY seq DESC LIMIT ?", *values, limit)
         return sorted(self._jobs("jobs.id IN (%s)", [row["id"] for row in found]), key=lambda job: -job.seq)
 
-    def count(self, *, status: str | None = None, project: str | None = None, kind: str | None = None) -> int:
+    def count(self, *, status: str | None = None, project: str | None = None, kind: str | None = None, person: str | None = None) -> int:
         """How many jobs these filters let through."""
         where, values = _filters(status, project, kind)
+        if person is not None:
+            return int(self._database.rows(f"SELECT count(*) FROM jobs WHERE {OF_PERSON} AND {where}", person, *values)[0][0])
         return int(self._database.rows(f"SELECT coalesce(sum(count), 0) FROM tallies WHERE {where}", *values)[0][0])
 
-    def counts(self) -> dict[str, int]:
-        """How many jobs are in each status."""
+    def counts(self, person: str | None = None) -> dict[str, int]:
+        """How many jobs are in each status, everybody's or a guest's."""
+        if person is not None:
+            return dict(tuple(row) for row in self._database.rows(f"SELECT status, count(*) FROM jobs WHERE {OF_PERSON} GROUP BY status", person))
         return {row[0]: row[1] for row in self._database.rows("SELECT status, sum(count) FROM tallies WHERE count > 0 GROUP BY status")}
 
     def changed_since(self, revision: int, wanted: Callable[[str], bool] = lambda job_id: True) -> tuple[int, list[Job]]:
@@ -102,6 +108,11 @@ class Finder:
         found = self._database.rows("SELECT id, revision FROM jobs WHERE revision > ? ORDER BY revision", revision)
         latest = max((row["revision"] for row in found), default=revision)
         return latest, self._jobs("jobs.id IN (%s)", [row["id"] for row in found if wanted(row["id"])])
+
+    def owns(self, person: str, *, job_id: str | None = None, file: str | None = None) -> bool:
+        """Whether this very job, by its whole id, or this file below the projects folder is of a guest."""
+        where, value = ("id = ?", job_id) if file is None else ("id = (SELECT job_id FROM files WHERE name = ?)", file)
+        return bool(self._database.rows(f"SELECT 1 FROM jobs WHERE {where} AND person = ?", value, person))
 
     def open_jobs(self) -> list[OpenJob]:
         """All jobs that are not final nor held, in the order they were accepted."""

@@ -109,8 +109,21 @@ CREATE TRIGGER tally_gone AFTER DELETE ON jobs BEGIN
   UPDATE tallies SET count = count - 1 WHERE project = old.project AND kind = old.kind AND status = old.status; END
 """
 
+# `keys` holds digests of codes (once, by link), sessions (cookies) and tokens (bearers), never the secrets themselves
+PEOPLE = """
+CREATE TABLE people (
+  name TEXT PRIMARY KEY COLLATE NOCASE, is_owner INTEGER NOT NULL, quota TEXT NOT NULL DEFAULT '{}', added_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE keys (
+  digest BLOB PRIMARY KEY, person TEXT NOT NULL REFERENCES people(name) ON DELETE CASCADE, kind TEXT NOT NULL, made_at REAL NOT NULL,
+  expires_at REAL) WITHOUT ROWID;
+CREATE INDEX keys_person ON keys(person);
+CREATE TABLE uploads (person TEXT NOT NULL, at REAL NOT NULL, size_bytes INTEGER NOT NULL);
+CREATE INDEX uploads_recent ON uploads(person, at);
+CREATE INDEX jobs_person ON jobs(person, created_at) WHERE person <> 'owner'
+"""
+
 # never change one that was released: append
-MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS, RECIPES, TALLIES_AND_OWNERS_WORDS, BATCHES_AND_DELETIONS)
+MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS, RECIPES, TALLIES_AND_OWNERS_WORDS, BATCHES_AND_DELETIONS, PEOPLE)
 
 FILE_COLUMNS = tuple(f.name for f in fields(OutputFile) if f.name != "path")
 JOB_QUERY = """

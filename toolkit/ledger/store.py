@@ -26,6 +26,7 @@ from toolkit.ledger.database import Database
 from toolkit.ledger.entries import Claim, NewBatch, NewJob, Outcome, StaleEpoch
 from toolkit.ledger.keeping import Keeper, keep_batch, kept_in_group
 from toolkit.ledger.origin import HELD_TO, identify, refuse_network_disk
+from toolkit.ledger.people import People
 from toolkit.ledger.writing import insert, next_revision, update, update_job
 
 ROOM_BYTES = 8_000_000  # what two running jobs may still write into the ledger, and the largest request
@@ -42,6 +43,7 @@ class Ledger(Keeper):
         refuse_network_disk(home)
         super().__init__(home, Database(home / "ledger.sqlite", rows.MIGRATIONS, durable=True))
         self.id = identify(self._database)
+        self.people = People(self._database)
 
     # ---- accept -------------------------------------------------------------------------------------------------------
 
@@ -52,6 +54,9 @@ class Ledger(Keeper):
             new: what is asked for.
             batch: the name they are under. What it already has, done or on its way, is not made again; what ended otherwise is.
             cells: its places, each the number of one of `new` and what it is called on each axis; None: one for each.
+
+        Raises:
+            QuotaReached: a guest may not have one more.
         """
         ids: list[str] = []
         with self._database.transaction() as connection:
@@ -62,7 +67,10 @@ class Ledger(Keeper):
                 if is_kept and before is not None:
                     ids.append(before)
                     continue
-                ids.append(_reusable(connection, job, digest) or _insert_job(connection, replace(job, retry_of=job.retry_of or before), revision, digest))
+                known = _reusable(connection, job, digest)
+                if known is None:
+                    self.people.admit(connection, job.person)
+                ids.append(known or _insert_job(connection, replace(job, retry_of=job.retry_of or before), revision, digest))
             if batch is not None:
                 keep_batch(connection, batch, [(ids[at], axes) for at, axes in cells or [(at, {}) for at in range(len(ids))]])
         found = {job.id: job for job in self._jobs("jobs.id IN (%s)", ids)}

@@ -14,8 +14,10 @@ from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
 from toolkit import __version__
+from toolkit.service.jobs import Caller
 from toolkit.shapes import counts_json
 from toolkit.studio import ServerStatus, Studio
+from toolkit.visitors import Visitor
 
 LOOK_AGAIN_S = 2.0  # a server that no feeder watches is looked at no more often, however many pages ask
 
@@ -50,21 +52,23 @@ class House:
         self._looked_at = time.monotonic()
         return found
 
-    async def queue(self) -> dict[str, Any]:
-        """The servers as they are, and everybody's waiting jobs in the order they will run."""
+    async def queue(self, visitor: Caller) -> dict[str, Any]:
+        """The servers as they are, and everybody's waiting jobs in the order they will run; a guest's own ones by id, others' are "someone"'s."""
         servers = await self._servers()
-        return {"servers": [_server_json(server) for server in servers], **await run_in_threadpool(self._line)}
+        return {"servers": [_server_json(server) for server in servers], **await run_in_threadpool(self._line, visitor)}
 
-    def _line(self) -> dict[str, Any]:
+    def _line(self, visitor: Visitor) -> dict[str, Any]:
+        people = {job.id: job.person for job in self._studio._ledger.open_jobs()}
         waiting = [
             {
-                "job_id": job_id,
+                "job_id": job_id if visitor.only in (None, people.get(job_id)) else None,
+                "person": visitor.called(people.get(job_id, "")),
                 "position": (progress.ahead or 0) + 1,
                 "expected_start_s": round(progress.starts_in.expected_s, 1) if progress.starts_in else None,
             }
             for job_id, progress in self._studio._standing.waiting().items()
         ]
-        return {"waiting": waiting, "counts": counts_json(self._studio._ledger.counts())["counts"]}
+        return {"waiting": waiting, "counts": counts_json(self._studio._ledger.counts(visitor.only))["counts"]}
 
     def health(self) -> dict[str, Any]:
         """Whether the home can be read, and which feeders live; looks at no server."""
@@ -86,9 +90,9 @@ class House:
         files = self._studio.missing(what)
         return {"missing": [{"name": file.name, "folder": file.folder, "size_bytes": file.size_bytes, "source": file.source} for file in files]}
 
-    def stats(self) -> dict[str, Any]:
-        """How many jobs are in each status."""
-        return counts_json(self._studio._ledger.counts())
+    def stats(self, visitor: Caller) -> dict[str, Any]:
+        """How many jobs are in each status; a guest's own."""
+        return counts_json(self._studio._ledger.counts(visitor.only))
 
 
 def _server_json(server: ServerStatus) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from toolkit.requests import Request as JobRequest
 from toolkit.service.files import file_response
 from toolkit.shapes import job_json, jobs_json, workflow_json
 from toolkit.studio import JobHandle, Studio
+from toolkit.visitors import THE_OWNER, Visitor
 
 
 async def read_bytes(request: Request, limit: int) -> bytes:
@@ -63,6 +64,13 @@ async def read_body(request: Request) -> dict[str, Any]:
     return parse_object(body)
 
 
+def visiting(request: Request) -> Visitor:
+    """Who calls, as the door found."""
+    found: Visitor = request.scope.get("visitor", THE_OWNER)
+    return found
+
+
+Caller = Annotated[Visitor, Depends(visiting)]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -158,35 +166,35 @@ class Jobs:
         routes.add_api_route("/jobs/{job_id}/files/{name:path}", self.file, methods=["HEAD"], include_in_schema=False)
         return routes
 
-    def image(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> JSONResponse:
+    def image(self, fields: Annotated[dict[str, Any], Depends(read_body)], visitor: Caller) -> JSONResponse:
         """Ask for a picture; `image` and `mask` are {sha256} of an upload or {job_id, number} of an output."""
-        return self._accepted(ImageRequest(**self._studio._orders.with_references(fields)))
+        return self._accepted(ImageRequest(**self._studio._orders.with_references(fields, visitor.only)), visitor)
 
-    def video(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> JSONResponse:
+    def video(self, fields: Annotated[dict[str, Any], Depends(read_body)], visitor: Caller) -> JSONResponse:
         """Ask for a clip; `image` (the first frame) and `last_image` are {sha256} of an upload or {job_id, number} of an output."""
-        return self._accepted(VideoRequest(**self._studio._orders.with_references(fields)))
+        return self._accepted(VideoRequest(**self._studio._orders.with_references(fields, visitor.only)), visitor)
 
-    def workflow(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> JSONResponse:
+    def workflow(self, fields: Annotated[dict[str, Any], Depends(read_body)], visitor: Caller) -> JSONResponse:
         """Run a workflow of your own, API or UI format, with `parameters` set by name."""
         asked = _read(WorkflowBody, fields)
         own = self._studio.workflow(asked.workflow)
         changed = own.set(**self._studio._orders.parameters(self._studio._orders.named_pictures(own, asked.parameters)))
         about = asked.model_dump(exclude={"workflow", "parameters"}, exclude_none=True)
-        return self._accepted(WorkflowRequest(**about, workflow=changed.api()))
+        return self._accepted(WorkflowRequest(**about, workflow=changed.api()), visitor)
 
     def validate(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> dict[str, Any]:
         """What a workflow of yours needs before it runs, nothing sent: its graph, parameters with their limits, everything a server would refuse."""
         return workflow_json(self._studio.workflow(_read(CheckBody, fields).workflow))
 
-    def plan(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> dict[str, Any]:
+    def plan(self, fields: Annotated[dict[str, Any], Depends(read_body)], visitor: Caller) -> dict[str, Any]:
         """What a request (with its `kind`) would do, nothing sent: faults, duplicates, which family and why."""
-        plan = self._studio.plan(parse_request(self._studio._orders.with_references(fields)))
+        plan = self._studio.plan(parse_request(self._studio._orders.with_references(fields, visitor.only)))
         said = {name: list(getattr(plan, name)) for name in ("faults", "warnings", "choices")}
         counts = {"jobs": plan.jobs, "duplicates": plan.duplicates, "duration_s": _range_json(plan.duration)}
         return {**counts, **said, "sentence": plan.sentence, "graph": plan.graph}
 
-    def _accepted(self, request: JobRequest) -> JSONResponse:
-        handle = self._studio.submit(request, origin="rest")
+    def _accepted(self, request: JobRequest, visitor: Visitor) -> JSONResponse:
+        handle = self._studio.submit(request, origin="rest", person=visitor.person)
         job = handle.job
         estimated = _range_json(self._studio._progress_of(job).ends_in)
         headers = {"Location": f"/api/anime/jobs/{job.id}"}
@@ -194,12 +202,12 @@ class Jobs:
 
     def jobs(self, request: Request) -> dict[str, Any]:
         """The newest jobs first, a page at a time; `total` counts all that fit."""
-        query = JobsQuery.read(request)
+        query, person = JobsQuery.read(request), visiting(request).only
         ledger = self._studio._ledger
         before = int(query.cursor) if query.cursor else None
-        found = ledger.jobs(status=query.status, project=query.project, kind=query.kind, before_seq=before, limit=query.limit + 1)
+        found = ledger.jobs(status=query.status, project=query.project, kind=query.kind, before_seq=before, person=person, limit=query.limit + 1)
         shown, more = found[: query.limit], len(found) > query.limit
-        total = ledger.count(status=query.status, project=query.project, kind=query.kind)
+        total = ledger.count(status=query.status, project=query.project, kind=query.kind, person=person)
         return {"jobs": jobs_json(self._studio, shown), "total": total, "next_cursor": str(shown[-1].seq) if more else None}
 
     def job(self, job_id: str) -> dict[str, Any]:

@@ -6,8 +6,10 @@ house.py and answers.py call the studio and render what comes back (shapes.py); 
 
 from __future__ import annotations
 
+import asyncio
 import html
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,23 +17,40 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from toolkit import __version__
-from toolkit.admission import Gate, Refused
-from toolkit.errors import HomeUnusable, JobUnknown, NoServer, OutputError, RequestInvalid, ServerError, ServerUnreachable, ToolkitError, WorkflowInvalid
+from toolkit.admission import Gate, Refused, too_large
+from toolkit.errors import (
+    HomeUnusable,
+    JobUnknown,
+    NoServer,
+    OutputError,
+    QuotaReached,
+    RequestInvalid,
+    ServerError,
+    ServerUnreachable,
+    ToolkitError,
+    WorkflowInvalid,
+)
+from toolkit.inputs import SIZE_LIMIT
 from toolkit.service.answers import Answers
 from toolkit.service.house import House
 from toolkit.service.jobs import Jobs
-from toolkit.service.uploads import Uploads
+from toolkit.service.session import Session, sign_in_page
+from toolkit.service.uploads import FORM_ROOM, Uploads
 from toolkit.settings import Settings
 from toolkit.shapes import error_json
 from toolkit.studio import Studio
+from toolkit.visitors import UPLOAD_PATHS, Visitors
 
 log = logging.getLogger(__name__)
 
+ANY_BODY_LIMIT = SIZE_LIMIT + FORM_ROOM  # bytes; REST's own limits are lower where they can be
+BODY_PAUSE_S = 20.0
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 STATUS_OF: Sequence[tuple[type[ToolkitError], int]] = (
     (RequestInvalid, 422),
@@ -48,10 +67,12 @@ STATUS_OF: Sequence[tuple[type[ToolkitError], int]] = (
 def build_service(studio: Studio, settings: Settings) -> FastAPI:
     """The REST application of a studio; the gate of `settings` stands before it and before whatever is mounted on it."""
     service = FastAPI(title="anime-toolkit", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, openapi_url="/api/openapi.json")
-    service.add_middleware(Door, gate=Gate.of(settings))
+    visitors = Visitors(studio._ledger, settings)
+    service.add_middleware(Door, gate=Gate.of(settings), visitors=visitors)
     _answer_errors(service, settings.home)
-    for part in (Jobs(studio), Uploads(studio), House(studio), Answers(studio)):
+    for part in (Session(studio, visitors), Jobs(studio), Uploads(studio), House(studio), Answers(studio)):
         service.include_router(part.routes(), prefix="/api/anime")
+    service.add_api_route("/sign-in", lambda: sign_in_page(), include_in_schema=False)
     service.add_api_route("/api/docs", lambda: HTMLResponse(_docs(service.openapi())), include_in_schema=False)
     _close_the_rest(service)
     return service
@@ -60,8 +81,8 @@ def build_service(studio: Studio, settings: Settings) -> FastAPI:
 class Door:
     """The gate as ASGI middleware: before routes, and before the page that is mounted behind them."""
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
-        self._app, self._gate = app, gate
+    def __init__(self, app: ASGIApp, gate: Gate, visitors: Visitors) -> None:
+        self._app, self._gate, self._visitors = app, gate, visitors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or answer the refusal."""
@@ -69,10 +90,13 @@ class Door:
             return await self._app(scope, receive, send)
         try:
             self._check(scope)
-        except Refused as refused:
+            if scope["path"] in UPLOAD_PATHS and not scope["visitor"].is_owner:
+                await run_in_threadpool(self._visitors.take_upload, scope["visitor"], _header(scope, b"content-length"))
+        except (Refused, JobUnknown, QuotaReached) as refused:
             if scope["type"] == "websocket":
                 return await send({"type": "websocket.close", "code": 1008, "reason": refused.message[:100]})
-            return await _refusal(refused)(scope, receive, send)
+            wants_page = refused.code == "sign_in_required" and scope["method"] == "GET" and "text/html" in (_header(scope, b"accept") or "")
+            return await (sign_in_page(401) if wants_page else _refusal(refused))(scope, receive, send)
         await self._pass_on(scope, receive, send)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +109,11 @@ class Door:
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, _bounded(receive), watched)
+        except Refused as refused:  # of a body, by who reads it without REST's own limits
+            if has_begun:
+                raise
+            await _refusal(refused)(scope, receive, send)
         except Exception:
             if has_begun or scope["type"] != "http":
                 raise
@@ -97,8 +125,28 @@ class Door:
         host, origin, authorization = (_header(scope, name) for name in (b"host", b"origin", b"authorization"))
         self._gate.check_host(host)
         self._gate.check_origin(origin, host)
-        if scope["path"] == "/api" or scope["path"].startswith("/api/"):
-            self._gate.check_token(authorization)
+        address, cookie = (scope["client"] or ("",))[0], (_header(scope, b"cookie") or "").replace(", ", "; ")
+        scope["visitor"] = self._visitors.admit(scope.get("method", "GET"), scope["path"], authorization=authorization, cookie=cookie, address=address)
+
+
+def _bounded(receive: Receive) -> Receive:
+    """A body that neither grows nor lasts without end: 413 above the largest that anybody takes, 408 when nothing comes for `BODY_PAUSE_S`."""
+    taken, has_more = 0, True
+
+    async def bounded() -> Message:
+        nonlocal taken, has_more
+        if not has_more:  # what is awaited now is that the other side leaves
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), BODY_PAUSE_S)
+        except TimeoutError as error:
+            raise Refused(408, "body_too_slow", f"Nothing of the body came for {BODY_PAUSE_S:g} s.", headers={"Connection": "close"}) from error
+        taken, has_more = taken + len(message.get("body", b"")), message.get("more_body", False)
+        if taken > ANY_BODY_LIMIT:
+            raise too_large(taken, ANY_BODY_LIMIT)
+        return message
+
+    return bounded
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
@@ -110,6 +158,8 @@ def _header(scope: Scope, name: bytes) -> str | None:
 def _refusal(error: ToolkitError, home: Path | None = None) -> JSONResponse:
     if isinstance(error, Refused):
         return JSONResponse(error_json(error, home=home), error.status, headers=error.headers)
+    if isinstance(error, QuotaReached):
+        return JSONResponse(error_json(error, home=home), 429, headers={"Retry-After": str(math.ceil(error.retry_after_s))})
     status = next((status for kind, status in STATUS_OF if isinstance(error, kind)), 500)
     return JSONResponse(error_json(error, home=home), status)
 

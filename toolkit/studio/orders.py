@@ -28,8 +28,8 @@ class Orders:
     def __init__(self, inputs: InputStore, ledger: Ledger) -> None:
         self._inputs, self._ledger = inputs, ledger
 
-    def picture(self, source: Any) -> ImageRef:
-        """The kept picture of any source: a path, bytes, a PIL.Image, an output, a reference, or its JSON.
+    def picture(self, source: Any, person: str | None = None) -> ImageRef:
+        """The kept picture of any source: a path, bytes, a PIL.Image, an output, a reference, or its JSON; outputs of jobs of `person` only.
 
         Raises:
             RequestInvalid: it is none, too large, or not there.
@@ -42,7 +42,7 @@ class Orders:
             case {"sha256": str(sha256)}:
                 return self._inputs.find(sha256)
             case {"job_id": str(job_id)}:
-                return self._of_job(self._ledger.job(job_id), source.get("number", 1))
+                return self._of_job(self._ledger.job(job_id, person), source.get("number", 1))
             case Mapping():
                 raise RequestInvalid("A picture is {sha256} or {job_id, number}.", field="image")
             case _:
@@ -58,16 +58,16 @@ class Orders:
         """A picture as it is; the first frame of a clip."""
         return self._inputs.keep(file.path if file.kind == "image" else open_image(file.path, file.kind))
 
-    def with_pictures(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def with_pictures(self, fields: Mapping[str, Any], person: str | None = None) -> dict[str, Any]:
         """The fields with every picture kept and referred to."""
-        return {name: self.picture(value) if name in PICTURES and value is not None else value for name, value in fields.items()}
+        return {name: self.picture(value, person) if name in PICTURES and value is not None else value for name, value in fields.items()}
 
-    def with_references(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def with_references(self, fields: Mapping[str, Any], person: str | None = None) -> dict[str, Any]:
         """The same for fields from elsewhere, where a picture may only be referred to: a text must not become a file of this machine."""
         wrong = next((name for name in PICTURES if not isinstance(fields.get(name), Mapping | None)), None)
         if wrong is not None:
             raise RequestInvalid(f"`{wrong}` must be {{sha256}} of an upload or {{job_id, number}} of an output.", field=wrong)
-        return self.with_pictures(fields)
+        return self.with_pictures(fields, person)
 
     def with_sizes(self, request: Request) -> Request:
         """A request whose pictures are known to be there, with their sizes, since graphs are built for those."""

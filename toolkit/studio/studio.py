@@ -20,9 +20,11 @@ from toolkit.crashpoints import reached
 from toolkit.errors import RequestInvalid, ToolkitError
 from toolkit.exported import Workflow
 from toolkit.forecast import Forecaster
+from toolkit.guests import as_ruled
 from toolkit.inputs import InputStore, WildcardFolder
 from toolkit.jobs import Job, Origin, Priority
 from toolkit.ledger import Backup, Ledger, LiveBoard, NewJob
+from toolkit.ledger.people import Person
 from toolkit.outputs import OutputStore
 from toolkit.pipelines import build
 from toolkit.pipelines.built import Built
@@ -166,7 +168,7 @@ class Studio(Asking, Experiments, Keeping):
 
         Raises:
             ServerUnreachable: no named server answers. WorkflowInvalid: no server can run it, with everything that is missing.
-            HomeUnusable: the home's disk is full, or somebody holds the ledger; nothing was accepted.
+            HomeUnusable: the home's disk is full, or somebody holds the ledger; nothing was accepted. QuotaReached, RequestInvalid: a guest may not.
         """
         (job,) = self._accept([request], priority=priority, reuse=reuse, origin=origin, person=person)
         return JobHandle(self, job.id)
@@ -177,7 +179,8 @@ class Studio(Asking, Experiments, Keeping):
     ) -> list[Job]:  # fmt: skip
         usable = self._usable()
         about: dict[str, Any] = {"priority": priority, "origin": origin, "person": person, "group_id": group[0], "group_name": group[1], "reuse": reuse}
-        return self._accepted([replace(self._new(request, usable)[0], **about) for request in requests])
+        guest = self._ledger.people.guest(person)
+        return self._accepted([replace(self._new(request, usable, guest)[0], **about) for request in requests])
 
     def _usable(self) -> Sequence[ServerAddress]:
         """The servers that new work may go to.
@@ -196,9 +199,17 @@ class Studio(Asking, Experiments, Keeping):
         self._feed({url for job in new for url in job.servers})
         return jobs
 
-    def _new(self, request: Request, usable: Sequence[ServerAddress]) -> tuple[NewJob, Mapping[str, Any]]:
+    def _new(self, request: Request, usable: Sequence[ServerAddress], guest: Person | None = None) -> tuple[NewJob, Mapping[str, Any]]:
         """A request on its way into the ledger, and the graph it becomes, where that is known before a server was asked."""
         request = self._orders.with_sizes(request)
+        if guest is not None:
+            self._servers.catalogs()  # a size cannot be judged, nor a word left out, before a server was looked at
+            request = as_ruled(request, guest.quota, self._ledger.people.rules(), lambda reading: self._able(reading, usable)[1].recipe)
+        able, first = self._able(request, usable)
+        return NewJob(request, able, warnings=first.warnings, **_cost_of(first.graph)), first.graph
+
+    def _able(self, request: Request, usable: Sequence[ServerAddress]) -> tuple[Sequence[str], Built]:
+        """The servers that can run a request, and what it becomes on the first of them."""
         able, failures, first = [], list[ToolkitError](), Built({}, {})
         for address in usable:
             catalog = self._servers.catalog(address)
@@ -210,7 +221,7 @@ class Studio(Asking, Experiments, Keeping):
                 failures.append(error)
         if not able:
             raise failures[0]
-        return NewJob(request, able, warnings=first.warnings, **_cost_of(first.graph)), first.graph
+        return able, first
 
     def _feed(self, urls: Iterable[str]) -> None:
         wanted = set(urls)
@@ -224,9 +235,11 @@ class Studio(Asking, Experiments, Keeping):
             self._feed(left)
 
     def _retry(self, job: Job, origin: Origin = "notebook") -> JobHandle:
+        guest = self._ledger.people.guest(job.person)
         cost = _cost_of(self._ledger.graph(job.id))
-        new = NewJob(job.request, job.servers, job.priority, origin, job.person, job.group_id, job.group_name, retry_of=job.id, **cost)
-        (again,) = self._ledger.accept(new)
+        new = NewJob(job.request, job.servers, **cost) if guest is None else self._new(job.request, self._usable(), guest)[0]
+        about: dict[str, Any] = {"priority": job.priority, "person": job.person, "group_id": job.group_id, "group_name": job.group_name}
+        (again,) = self._ledger.accept(replace(new, **about, origin=origin, retry_of=job.id))
         self._feed(again.servers)
         return JobHandle(self, again.id)
 
@@ -245,13 +258,13 @@ class Studio(Asking, Experiments, Keeping):
 
     # ---- find ---------------------------------------------------------------------------------------------------------
 
-    def job(self, id: str | int = -1) -> JobHandle:
-        """A job by its id, its first characters, or -1 for the latest.
+    def job(self, id: str | int = -1, *, person: str | None = None) -> JobHandle:
+        """A job by its id, its first characters, or -1 for the latest; with `person` among that guest's own.
 
         Raises:
             JobUnknown: there is none, or several.
         """
-        job = self._ledger.latest(id) if isinstance(id, int) else self._ledger.job(id)
+        job = self._ledger.latest(id) if isinstance(id, int) else self._ledger.job(id, person)
         self._feed_open([job])
         return JobHandle(self, job.id)
 
@@ -263,10 +276,12 @@ class Studio(Asking, Experiments, Keeping):
         """
         return Batch(self, *self._ledger.group(name))
 
-    def jobs(self, *, status: str | None = None, project: str | None = None, since: datetime | timedelta | None = None, limit: int = 20) -> Sequence[JobHandle]:
-        """The newest jobs first."""
+    def jobs(
+        self, *, status: str | None = None, project: str | None = None, since: datetime | timedelta | None = None, person: str | None = None, limit: int = 20
+    ) -> Sequence[JobHandle]:
+        """The newest jobs first; with `person` those of one guest."""
         start = datetime.now(UTC) - since if isinstance(since, timedelta) else since
-        found = self._ledger.jobs(status=status, project=project, since=start.timestamp() if start else None, limit=limit)
+        found = self._ledger.jobs(status=status, project=project, since=start.timestamp() if start else None, person=person, limit=limit)
         self._feed_open(found)
         return [JobHandle(self, job.id) for job in found]
 

@@ -44,8 +44,8 @@ class Live:
         self._studio = studio
         self._followed: dict[str, object] = {}
 
-    async def follow(self, job_id: str, page: str) -> AsyncIterator[View]:
-        """Views of a job until it has ended or `page` follows another one.
+    async def follow(self, job_id: str, page: str, person: str | None = None) -> AsyncIterator[View]:
+        """Views of a job, of this guest's if one is named, until it has ended or `page` follows another one.
 
         Raises:
             JobUnknown: there is no such job in this home.
@@ -59,7 +59,7 @@ class Live:
 
         leave = None
         try:
-            handle = await asyncio.to_thread(self._studio.job, job_id)
+            handle = await asyncio.to_thread(self._studio.job, job_id, person=person)
             leave = handle.subscribe(wake)
             while True:
                 news.clear()

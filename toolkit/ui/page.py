@@ -20,7 +20,8 @@ from toolkit.studio import Studio
 from toolkit.ui import cards
 from toolkit.ui.form import AS_PRESET, OWN_SIZE, PICTURE_SIZES, PRESETS, SIZES, request_of
 from toolkit.ui.live import Live, View, look
-from toolkit.ui.workflow import Press, WorkflowHandlers, workflow_tab
+from toolkit.ui.workflow import Press, WorkflowHandlers, visitor_of, workflow_tab
+from toolkit.visitors import THE_OWNER, Visitor
 
 LATEST = 8
 REFRESH_S = 3.0
@@ -56,36 +57,36 @@ class Handlers:
         self._studio = studio
         self._live = Live(studio)
 
-    def create(self, values: Mapping[str, Any]) -> tuple[str | None, str]:
+    def create(self, values: Mapping[str, Any], visitor: Visitor = THE_OWNER) -> tuple[str | None, str]:
         """Submit what the form asks for: the job's id and no sentence, or no id and why not."""
         try:
-            return self._studio.submit(request_of(values), origin="page").id, ""
+            return self._studio.submit(request_of(values), origin="page", person=visitor.person).id, ""
         except ToolkitError as error:
             return None, str(error)
 
-    async def follow(self, job_id: str | None, page: str) -> AsyncIterator[View | None]:
+    async def follow(self, job_id: str | None, page: str, visitor: Visitor = THE_OWNER) -> AsyncIterator[View | None]:
         """Views of the job until it has ended; None when there is nothing to show."""
         try:
-            async for view in self._live.follow(_id(job_id), page):
+            async for view in self._live.follow(_id(job_id), page, visitor.only):
                 yield view
         except JobUnknown:  # nothing made yet, or the browser remembers a job of another home
             yield None
 
-    def cancel(self, job_id: str | None) -> None:
+    def cancel(self, job_id: str | None, visitor: Visitor = THE_OWNER) -> None:
         """Cancel the job on the stage; one that has ended stays as it is."""
         with contextlib.suppress(JobUnknown):
-            self._studio.job(_id(job_id)).cancel()
+            self._studio.job(_id(job_id), person=visitor.only).cancel()
 
-    def last_seed(self, job_id: str | None) -> str:
+    def last_seed(self, job_id: str | None, visitor: Visitor = THE_OWNER) -> str:
         """The seed of the job on the stage, to keep it."""
         try:
-            return str(self._studio.job(_id(job_id)).job.seed)
+            return str(self._studio.job(_id(job_id), person=visitor.only).job.seed)
         except JobUnknown:
             return ""
 
-    def latest(self) -> str:
+    def latest(self, visitor: Visitor = THE_OWNER) -> str:
         """The list of the latest jobs."""
-        return cards.job_list([look(handle) for handle in self._studio.jobs(limit=LATEST)])
+        return cards.job_list([look(handle) for handle in self._studio.jobs(person=visitor.only, limit=LATEST)])
 
     def servers(self) -> str:
         """Which server draws; looks at servers that nobody watches yet."""
@@ -123,7 +124,11 @@ def build_page(studio: Studio) -> gr.Blocks:
         _wire_making(handlers, fields, create, refusal, press)
         with own:
             workflow_tab(WorkflowHandlers(studio), press)
-        cancel.click(handlers.cancel, shown, None, **QUIET)
+
+        def stop(job_id: str | None, request: gr.Request) -> None:
+            handlers.cancel(job_id, visitor_of(request))
+
+        cancel.click(stop, shown, None, **QUIET)
         _wire_rest(page, handlers, fields["seed"], keep, shown, stage, cancel, latest, server)
     for event in page.fns.values():
         event.api_visibility = "private"  # gr.render has no word for that
@@ -207,8 +212,8 @@ def _presses(handlers: Handlers, shown: gr.BrowserState, stage: gr.HTML, cancel:
 
 
 def _wire_making(handlers: Handlers, fields: Mapping[str, Component], create: gr.Button, refusal: gr.HTML, press: Press) -> None:
-    def submit(values: dict[Component, Any]) -> tuple[Any, str]:
-        job_id, said = handlers.create({name: values[field] for name, field in fields.items()})
+    def submit(values: dict[Component, Any], request: gr.Request) -> tuple[Any, str]:
+        job_id, said = handlers.create({name: values[field] for name, field in fields.items()}, visitor_of(request))
         return (job_id if job_id else gr.skip()), cards.sentence(said)
 
     press([create.click, fields["prompt"].submit], submit, set(fields.values()), refusal)  # type: ignore[attr-defined]
@@ -220,14 +225,17 @@ def _wire_rest(
 ) -> None:  # fmt: skip
     held = gr.State("")
 
-    def refresh(before: str) -> tuple[Any, Any]:
-        now = handlers.latest()
+    def refresh(before: str, request: gr.Request) -> tuple[Any, Any]:
+        now = handlers.latest(visitor_of(request))
         return (gr.skip(), gr.skip()) if now == before else (now, now)
+
+    def keep_seed(job_id: str | None, request: gr.Request) -> str:
+        return handlers.last_seed(job_id, visitor_of(request))
 
     def choose(event: gr.EventData) -> str:
         return str(event.job)
 
-    keep.click(handlers.last_seed, shown, seed, **QUIET)
+    keep.click(keep_seed, shown, seed, **QUIET)
     chosen = latest.select(choose, None, shown, **QUIET)
     chosen.then(_follow(handlers), shown, [stage, cancel], trigger_mode="multiple", **QUIET)
     page.load(_follow(handlers), shown, [stage, cancel], **QUIET)
@@ -241,7 +249,7 @@ def _follow(handlers: Handlers) -> Any:
 
     async def follow(job_id: str | None, request: gr.Request) -> AsyncIterator[tuple[Any, Any]]:
         before = None
-        async for view in handlers.follow(job_id, request.session_hash or ""):
+        async for view in handlers.follow(job_id, request.session_hash or "", visitor_of(request)):
             now = await asyncio.to_thread(cards.stage, view)
             if now != before:
                 yield now, _cancel_button(view)

@@ -17,12 +17,20 @@ from toolkit.exported import Parameter, Workflow
 from toolkit.requests import WorkflowRequest
 from toolkit.studio import Studio
 from toolkit.ui import cards
+from toolkit.visitors import THE_OWNER, Visitor
 
 KINDS = [".json", ".png", ".webp", ".jpg", ".mp4", ".webm", ".mov", ".mkv"]
 OTHERS = "others"
 INVITATION = "A workflow that ComfyUI saved or exported, or a picture or clip that carries one. Nothing runs before you press Create."
 LABELS = {"cfg": "CFG", "vae": "VAE", "fps": "Frames a second", "lora": "LoRA", "lora_strength": "LoRA strength"}
 Press = Callable[[list[Any], Callable[..., Any], set[Component], gr.HTML], None]
+
+
+def visitor_of(request: gr.Request) -> Visitor:
+    """Who pressed, as the door in front of the page found."""
+    assert request.request is not None  # gradio's own word for: nobody asked over HTTP
+    found: Visitor = request.request.scope.get("visitor", THE_OWNER)
+    return found
 
 
 class WorkflowHandlers:
@@ -38,12 +46,12 @@ class WorkflowHandlers:
         except ToolkitError as error:
             return None, str(error)
 
-    def run(self, path: str, values: Mapping[str, Any]) -> tuple[str | None, str]:
+    def run(self, path: str, values: Mapping[str, Any], visitor: Visitor = THE_OWNER) -> tuple[str | None, str]:
         """Submit the workflow with what the form says: the job's id and no sentence, or no id and why not."""
         try:
             workflow = self._studio.workflow(path)
             changed = workflow.set(**self._changes(workflow, values))
-            return self._studio.submit(WorkflowRequest(workflow=changed), origin="page").id, ""
+            return self._studio.submit(WorkflowRequest(workflow=changed), origin="page", person=visitor.person).id, ""
         except ToolkitError as error:
             return None, str(error)
 
@@ -102,8 +110,8 @@ def workflow_tab(handlers: WorkflowHandlers, press: Press) -> None:
         create = gr.Button("Create", variant="primary", size="lg", elem_id="workflow-create", elem_classes="create")
         refusal = gr.HTML("", apply_default_css=False, elem_id="workflow-refusal")
 
-        def submit(values: dict[Component, Any]) -> tuple[Any, str]:
-            job_id, why = handlers.run(path, {name: values[field] for name, field in fields.items()})
+        def submit(values: dict[Component, Any], request: gr.Request) -> tuple[Any, str]:
+            job_id, why = handlers.run(path, {name: values[field] for name, field in fields.items()}, visitor_of(request))
             return (job_id if job_id else gr.skip()), cards.sentence(why)
 
         press([create.click], submit, set(fields.values()), refusal)
