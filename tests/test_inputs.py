@@ -6,10 +6,12 @@ import io
 import struct
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from toolkit.errors import OutputError, RequestInvalid
 from toolkit.inputs import PIXEL_LIMIT, SIZE_LIMIT, InputStore, WildcardFolder
@@ -102,6 +104,22 @@ def test_huge_pictures_are_refused_before_they_are_decoded(store):
     with pytest.raises(RequestInvalid, match=f"at most {SIZE_LIMIT / 1e6:.0f} are taken"):
         store.keep(b"\0" * (SIZE_LIMIT + 1))
     assert time.monotonic() - began < 1.0
+
+
+def test_only_two_pictures_are_decoded_at_once(store, monkeypatch):
+    busy, most, decode = [0], [0], PngImageFile.load
+
+    def counting(picture):
+        busy[0] += 1
+        most[0] = max(most[0], busy[0])
+        time.sleep(0.02)
+        busy[0] -= 1
+        return decode(picture)
+
+    monkeypatch.setattr(PngImageFile, "load", counting)
+    with ThreadPoolExecutor(8) as pool:
+        kept = list(pool.map(lambda side: store.keep(encoded(picture((side, 8)), "PNG")), range(8, 16)))
+    assert (len(kept), most) == (8, [2])
 
 
 def test_what_cannot_be_read_or_is_no_source_is_said(store, tmp_path):

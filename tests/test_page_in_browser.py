@@ -16,7 +16,10 @@ import pytest
 import uvicorn
 
 from tests.conftest import end_children
+from tests.serving import served
 from toolkit import Studio
+from toolkit.service import build_service
+from toolkit.settings import Settings
 from toolkit.ui import build_page, page_options
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -202,3 +205,31 @@ def test_a_file_becomes_a_form_and_the_form_a_picture(page: Any, studio: Studio,
     page.locator("#workflow-file").get_by_label("Clear").click()
     page.set_input_files("#workflow-file input[type=file]", str(tmp_path / "bad.json"))
     page.get_by_text("Did you mean SaveImage?").wait_for(timeout=SOON_MS)
+
+
+# ---- signing in --------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_signs_in_once_and_the_page_says_so(browser: Any, tmp_path: Path) -> None:
+    with Studio("http://127.0.0.1:1", home=tmp_path / "home") as studio, served(build_service(studio, Settings(home=tmp_path / "home"))) as url:
+        people = studio._ledger.people
+        code = people.give(people.add("ann").name, "code", 60.0)
+        context = browser.new_context(viewport={"width": 390, "height": 844})
+        page = context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{url}/sign-in#{code}")
+        page.wait_for_url(f"{url}/")
+        (cookie,) = context.cookies()
+        assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == ("toolkit-session", True, "Strict")
+        page.goto(f"{url}/sign-in")
+        page.get_by_text("You are in as ann.").wait_for()
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_label("Your link").fill(f"{url}/sign-in#{code}")
+        page.get_by_role("button", name="Come in").click()
+        page.get_by_text("This link was used already, or is too old.").wait_for()
+        assert context.cookies() == []
+        assert code not in page.url
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert errors == []
+        context.close()

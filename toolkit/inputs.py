@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 SIZE_LIMIT = 20_000_000  # bytes
 PIXEL_LIMIT = 64_000_000  # a picture of 8000 x 8000; decoding takes four bytes for each
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+DECODING = threading.BoundedSemaphore(2)  # 64 megapixels are 256 MB while they are decoded: who sends forty at once waits
 LIST_LIMIT = 2_000_000  # bytes of a wildcard list
 
 
@@ -95,7 +97,7 @@ def _as_png(source: Any) -> tuple[bytes, int, int]:
     if len(data) > SIZE_LIMIT:
         raise RequestInvalid(f"The picture has {len(data) / 1e6:.0f} MB; at most {SIZE_LIMIT / 1e6:.0f} are taken.", field="image")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with DECODING, Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > PIXEL_LIMIT:
                 raise _too_large(f"{picture.width}x{picture.height}")
             picture.load()

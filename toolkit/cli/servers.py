@@ -101,11 +101,14 @@ def resume(context: typer.Context, url: Url = None, as_json: AsJson = False) -> 
 
 
 @app.command()
-def serve(context: typer.Context) -> None:
+def serve(
+    context: typer.Context,
+    public: Annotated[str | None, typer.Option(metavar="URL", help="Where others see the page, through a proxy on this machine: sign-in is required.")] = None,
+) -> None:
     """Serve the page, REST and the feed until Ctrl-C; TOOLKIT_HOST, TOOLKIT_PORT, TOOLKIT_FEED_PORT and TOOLKIT_TOKEN say where and for whom."""
     from toolkit import app as program  # uvicorn, fastapi and gradio take seconds
 
-    raise typer.Exit(program.serve(context.obj.settings(), context.obj.server))
+    raise typer.Exit(program.serve(program.in_public(context.obj.settings(), public), context.obj.server))
 
 
 @app.command()

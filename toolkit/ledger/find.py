@@ -159,10 +159,11 @@ class Finder:
         """Equal for requests that are equal field by field, seed included."""
         return hashlib.sha256(json.dumps(request.as_json(), sort_keys=True).encode()).hexdigest()[:32]
 
-    def has_equal(self, request: Request) -> bool:
-        """Whether a job with an equal request is open or done."""
-        query = f"SELECT 1 FROM jobs WHERE request_hash = ? AND cancel_asked = 0 AND status IN ({rows.listed(OPEN | {JobStatus.DONE})}) LIMIT 1"
-        return bool(self._database.rows(query, self.hash_of(request)))
+    def has_equal(self, request: Request, person: str | None = None) -> bool:
+        """Whether a job with an equal request is open or done, anybody's or a guest's own."""
+        whose, values = (f" AND {OF_PERSON}", [person]) if person is not None else ("", [])
+        query = f"SELECT 1 FROM jobs WHERE request_hash = ? AND cancel_asked = 0 AND status IN ({rows.listed(OPEN | {JobStatus.DONE})}){whose} LIMIT 1"
+        return bool(self._database.rows(query, self.hash_of(request), *values))
 
     def group(self, name: str) -> tuple[str, str]:
         """Id and name of the latest group of this name.

@@ -188,7 +188,7 @@ class Jobs:
 
     def plan(self, fields: Annotated[dict[str, Any], Depends(read_body)], visitor: Caller) -> dict[str, Any]:
         """What a request (with its `kind`) would do, nothing sent: faults, duplicates, which family and why."""
-        plan = self._studio.plan(parse_request(self._studio._orders.with_references(fields, visitor.only)))
+        plan = self._studio.plan(parse_request(self._studio._orders.with_references(fields, visitor.only)), person=visitor.only)
         said = {name: list(getattr(plan, name)) for name in ("faults", "warnings", "choices")}
         counts = {"jobs": plan.jobs, "duplicates": plan.duplicates, "duration_s": _range_json(plan.duration)}
         return {**counts, **said, "sentence": plan.sentence, "graph": plan.graph}

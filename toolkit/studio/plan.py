@@ -50,11 +50,12 @@ class Plan:
 
 
 def rehearse(
-    requests: Sequence[Request], catalogs: Mapping[str, NodeCatalog], ledger: Ledger, wildcards: Wildcards, forecasts: Callable[[str], Forecaster]
-) -> Plan:
-    """Build every request for the first server that can run it; equal ones count once. `forecasts` tells what a server's jobs take."""
+    requests: Sequence[Request], catalogs: Mapping[str, NodeCatalog], ledger: Ledger, wildcards: Wildcards, forecasts: Callable[[str], Forecaster],
+    person: str | None = None,
+) -> Plan:  # fmt: skip
+    """Build every request for the first server that can run it; equal ones count once, of a guest `person` their own. `forecasts` tells what jobs take."""
     distinct = list({ledger.hash_of(request): request for request in requests}.values())
-    known = sum(1 for request in distinct if ledger.has_equal(request))
+    known = sum(1 for request in distinct if ledger.has_equal(request, person))
     faults, warnings, choices, graph = list[str](), list[str](), list[str](), dict[str, Any]()
     line, forecast = list[OpenJob](), cache(forecasts)
     for request in distinct:

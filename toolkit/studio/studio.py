@@ -143,10 +143,10 @@ class Studio(Asking, Experiments, Keeping):
         """
         return self._orders.picture(image)
 
-    def plan(self, work: Request | Iterable[Request]) -> Plan:
-        """What a request or a batch would do, nothing sent: jobs, duplicates, what is missing and where it belongs, the first graph."""
+    def plan(self, work: Request | Iterable[Request], *, person: str | None = None) -> Plan:
+        """What a request or a batch would do, nothing sent: jobs, duplicates, what is missing and where it belongs, the first graph; `person`: a guest."""
         requests = [self._orders.with_sizes(request) for request in ([work] if isinstance(work, Request) else work)]
-        return rehearse(requests, self._servers.catalogs(), self._ledger, self._wildcards, self._forecast)
+        return rehearse(requests, self._servers.catalogs(), self._ledger, self._wildcards, self._forecast, person)
 
     def _forecast(self, url: str) -> Forecaster:
         """What the runs so far say of a server."""
