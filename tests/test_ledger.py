@@ -1212,6 +1212,8 @@ def test_a_disk_that_cannot_be_read_for_a_moment_took_no_file_away(ledger, monke
         (lambda ledger: ledger.jobs(group="g"), "jobs_group"), (lambda ledger: ledger.changed_since(7), "jobs_revision"),
         (lambda ledger: ledger.history_since(7), "jobs_revision"), (lambda ledger: ledger.etas(A, "image", "started", "end"), "etas_known"),
         (lambda ledger: ledger.has_equal(ImageRequest(prompt="a", seed=1)), "jobs_request"), (lambda ledger: ledger.counts(), "tallies"),
+        (lambda ledger: ledger.jobs(person="ann"), "jobs_person"), (lambda ledger: ledger.count(person="ann"), "jobs_person"),
+        (lambda ledger: ledger.counts("ann"), "jobs_person"), (lambda ledger: ledger.people.used("ann"), "jobs_open"),
         (lambda ledger: ledger.count(status="failed"), "tallies"), (lambda ledger: ledger.longest_run_s("image", A), "longest"),
     ],
 )  # fmt: skip
