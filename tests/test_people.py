@@ -17,8 +17,9 @@ from tests.conftest import end_children
 from tests.serving import served
 from tests.test_feed import feeding, watching
 from toolkit import Studio
+from toolkit.admission import Refused
 from toolkit.cli import app as command
-from toolkit.errors import QuotaReached, RequestInvalid
+from toolkit.errors import HomeUnusable, QuotaReached, RequestInvalid
 from toolkit.guests import Quota, Rules, as_ruled, pixels_of
 from toolkit.ledger import Ledger, NewJob
 from toolkit.ledger.people import HOUR_S, People
@@ -178,6 +179,17 @@ def test_only_a_proxy_on_this_machine_says_who_calls(tmp_path):
     assert caller("127.0.0.1", "1.1.1.1, 203.0.113.5", public) == "203.0.113.5"
     assert caller("198.51.100.7", "203.0.113.5", public) == "198.51.100.7"
     assert caller("127.0.0.1", "203.0.113.5", private) == "127.0.0.1"
+
+
+def test_a_wrong_token_locks_out_strangers_and_not_the_owners_own_machine(ledger):
+    visitors = Visitors(ledger, Settings(home=ledger.home, token="right"))
+    for address in ("127.0.0.1", "203.0.113.5"):
+        for _ in range(TRIES):
+            with pytest.raises(Refused, match="asks for its token"):
+                visitors.identify("Bearer wrong", None, address)
+    assert visitors.identify("Bearer right", None, "127.0.0.1").is_owner
+    with pytest.raises(Refused, match="Too many wrong keys"):
+        visitors.identify("Bearer right", None, "203.0.113.5")
 
 
 @pytest.mark.parametrize("name", ["", "owner", "Owner", "someone", "a/b", "<b>", "x" * 41, "-a", "a\nb"])
@@ -457,6 +469,19 @@ async def test_who_is_removed_hears_no_more(studio, ann):
             await asyncio.to_thread(done, ann, seed=43)  # news for somebody else is when the feed looks
             with pytest.raises(ConnectionClosed):
                 await client.next()
+
+
+async def test_a_home_that_cannot_be_read_is_said_at_every_door_without_its_path(studio, url, monkeypatch):
+    def locked(*args):
+        raise HomeUnusable(f"{studio.home} has been locked for 5 s.", path=str(studio.home))
+
+    async with feeding(studio) as feed:
+        monkeypatch.setattr(People, "exist", locked)
+        answer = await asyncio.to_thread(httpx.get, f"{url}/api/anime/jobs")
+        assert error_of(answer, 503) == {"code": "home_unusable", "message": "the home has been locked for 5 s."}
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{feed.port}/")
+        assert (refused.value.response.status_code, str(studio.home).encode() in refused.value.response.body) == (503, False)
 
 
 # ---- signing in --------------------------------------------------------------------------------------------------------

@@ -162,8 +162,9 @@ class Feed:
             self._visitor_of[connection] = self._visitors.identify(authorization, cookie, address)
             if request.path.split("?")[0] != "/":
                 raise Refused(404, "not_found", "The feed is at /.")
-        except Refused as refused:
-            response = connection.respond(HTTPStatus(refused.status), json.dumps(error_json(refused)) + "\n")
+        except ToolkitError as error:
+            refused = error if isinstance(error, Refused) else Refused(503, error.code, error.message)  # the home cannot be read just now
+            response = connection.respond(HTTPStatus(refused.status), json.dumps(error_json(refused, home=self._studio.home)) + "\n")
             del response.headers["Content-Type"]
             for name, value in {"Content-Type": "application/json", **refused.headers}.items():
                 response.headers[name] = value

@@ -68,7 +68,7 @@ def build_service(studio: Studio, settings: Settings) -> FastAPI:
     """The REST application of a studio; the gate of `settings` stands before it and before whatever is mounted on it."""
     service = FastAPI(title="anime-toolkit", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, openapi_url="/api/openapi.json")
     visitors = Visitors(studio._ledger, settings)
-    service.add_middleware(Door, gate=Gate.of(settings), visitors=visitors)
+    service.add_middleware(Door, gate=Gate.of(settings), visitors=visitors, home=settings.home)
     _answer_errors(service, settings.home)
     for part in (Session(studio, visitors), Jobs(studio), Uploads(studio), House(studio), Answers(studio)):
         service.include_router(part.routes(), prefix="/api/anime")
@@ -81,8 +81,8 @@ def build_service(studio: Studio, settings: Settings) -> FastAPI:
 class Door:
     """The gate as ASGI middleware: before routes, and before the page that is mounted behind them."""
 
-    def __init__(self, app: ASGIApp, gate: Gate, visitors: Visitors) -> None:
-        self._app, self._gate, self._visitors = app, gate, visitors
+    def __init__(self, app: ASGIApp, gate: Gate, visitors: Visitors, home: Path) -> None:
+        self._app, self._gate, self._visitors, self._home = app, gate, visitors, home
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or answer the refusal."""
@@ -92,11 +92,11 @@ class Door:
             self._check(scope)
             if scope["path"] in UPLOAD_PATHS and not scope["visitor"].is_owner:
                 await run_in_threadpool(self._visitors.take_upload, scope["visitor"], _header(scope, b"content-length"))
-        except (Refused, JobUnknown, QuotaReached) as refused:
+        except ToolkitError as refused:
             if scope["type"] == "websocket":
                 return await send({"type": "websocket.close", "code": 1008, "reason": refused.message[:100]})
             wants_page = refused.code == "sign_in_required" and scope["method"] == "GET" and "text/html" in (_header(scope, b"accept") or "")
-            return await (sign_in_page(401) if wants_page else _refusal(refused))(scope, receive, send)
+            return await (sign_in_page(401) if wants_page else _refusal(refused, self._home))(scope, receive, send)
         await self._pass_on(scope, receive, send)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
