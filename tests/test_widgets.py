@@ -317,6 +317,7 @@ def test_the_board_shows_everybodys_jobs_in_order_and_pauses_the_servers(slow: S
     line = slow.queue()
     line._ipython_display_()  # type: ignore[attr-defined]
     assert "owl girl" in published[0][0]["text/html"]
+    assert [VIEW in bundle for bundle, _, _ in published] == [False, True], "a saved notebook keeps how it stood"
     assert published[0][0]["text/plain"].startswith("Built-in engine")
     board = QueueBoard(slow)
     until(lambda: 'role="progressbar"' in board.body.value)

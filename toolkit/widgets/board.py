@@ -39,9 +39,10 @@ class QueueBoard(Card):
         self.body, self.trouble = ipywidgets.HTML(), ipywidgets.HTML()
         self.pause_button = ipywidgets.Button(description="Pause", icon="pause", tooltip="What runs ends, nothing more is sent until you resume")
         self.pause_button.on_click(self._pause)
-        self.box.children = [self.body, self.pause_button, self.trouble]
+        self.live.add_class("toolkit-card")
         self._leave = studio._watcher.subscribe_all(lambda _: self._news.set())
         self._draw()
+        self._finish(self.body, self.pause_button, self.trouble)  # it has no end: how it stands now is what a saved notebook keeps
         threading.Thread(target=self._keep_drawn, name="toolkit-board", daemon=True).start()
 
     def close(self) -> None:
@@ -88,24 +89,21 @@ class QueueBoard(Card):
         later = '<div class="toolkit-muted">As it was when this was saved; <code>studio.queue()</code> shows it now.</div>'
         lines = [f"{place}. {_line(job, told.get(job.id, Progress()))}" for place, job in enumerate(jobs[:JOBS_SHOWN], 1)]
         text = "\n".join([server.described for server in servers] + (lines or ["nothing in line"]))
-        return text, f'<div class="toolkit-card">{pictures.STYLE}{drawn(servers, jobs, told)}{later}</div>'
+        return text, f'<div class="toolkit-card toolkit-ended toolkit-snapshot">{pictures.STYLE}{drawn(servers, jobs, told)}{later}</div>'
 
 
 def drawn(servers: Sequence[ServerStatus], jobs: Sequence[Job], progress: Mapping[str, Progress]) -> str:
     """The board as HTML."""
-    heads = "".join(f"<div>{_server(server, jobs)}</div>" for server in servers)
+    heads = "".join(f"<div>{_server(server)}</div>" for server in servers)
     rows = "".join(_row(place, job, progress.get(job.id, Progress())) for place, job in enumerate(jobs[:JOBS_SHOWN], 1))
     more = f'<div class="toolkit-muted">and {len(jobs) - JOBS_SHOWN} more</div>' if len(jobs) > JOBS_SHOWN else ""
     table = f'<table class="toolkit-line">{rows}</table>{more}' if jobs else '<div class="toolkit-muted">Nothing in line.</div>'
     return f"<div><strong>In line</strong> {len(jobs)}</div>{heads}{table}"
 
 
-def _server(server: ServerStatus, jobs: Sequence[Job]) -> str:
-    ours = sum(job.server_url == server.url and job.status != JobStatus.COLLECTING for job in jobs)
-    others = max(server.running + server.pending - ours, 0)
-    facts = [server.state, *([f"{others} of somebody else's"] if others else [])]
+def _server(server: ServerStatus) -> str:
     said = f" {escape(server.sentence)}" if server.sentence else ""
-    return f'<span class="toolkit-muted">{escape(server.url)}: {escape(" · ".join(facts))}{said}</span>'
+    return f'<span class="toolkit-muted">{escape(server.url)}: {escape(server.state)}{said}</span>'
 
 
 def _row(place: int, job: Job, progress: Progress) -> str:

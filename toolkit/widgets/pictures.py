@@ -63,10 +63,12 @@ STYLE = """<style>
 .toolkit-empty{box-sizing:border-box;width:120px;min-height:120px;padding:8px;border:1px dashed var(--jp-border-color2,#8886);border-radius:6px;font-size:12px;
  line-height:1.4;overflow-wrap:anywhere;color:var(--jp-ui-font-color2,#767676)} .toolkit-empty.toolkit-error{color:var(--jp-error-color1,#d32f2f)}
 .toolkit-empty div{display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:5;overflow:hidden} .toolkit-dimmed{opacity:.35}
-.toolkit-card table.toolkit-line{border-collapse:collapse;width:100%;font-size:12px;margin:6px 0}
-.toolkit-card table.toolkit-line td{text-align:left;vertical-align:top;padding:4px 8px 4px 0;border-top:1px solid var(--jp-border-color2,#8884)}
+.toolkit-card table.toolkit-line{border-collapse:collapse;table-layout:auto;width:100%;font-size:12px;margin:6px 0}
+.toolkit-card table.toolkit-line td{text-align:left;vertical-align:top;padding:4px 8px 4px 0;border-top:1px solid var(--jp-border-color2,#8884);
+ max-width:none} .toolkit-card table.toolkit-line td:first-child{width:1.5em}
 .toolkit-card button.widget-button:focus-visible{outline:2px solid var(--jp-brand-color1,#1976d2)}
-.jp-OutputArea-child:has(.toolkit-ended)+.jp-OutputArea-child:has(>.jp-OutputArea-output.jupyter-widgets):not(:has(.toolkit-live)){display:none}
+.jp-OutputArea-child:has(.toolkit-ended)+.jp-OutputArea-child:has(.jupyter-widgets,[data-mime-type="application/vnd.jupyter.widget-view+json"]):not(:has(.toolkit-live)){display:none}
+.jp-OutputArea:has(.toolkit-live) .toolkit-snapshot{display:none}
 </style>"""
 
 
