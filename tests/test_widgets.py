@@ -262,6 +262,14 @@ def test_a_batch_fills_in_and_leaves_its_pictures_without_a_kernel(slow: Studio,
     assert not slow._watcher._everything
 
 
+def test_a_batch_says_how_long_it_will_take_once_that_is_known(slow: Studio) -> None:
+    batch = slow.variations("fox girl", 8, name="how long", steps=4, **SMALL)
+    card = BatchCard(batch)
+    until(lambda: re.search(r"[1-6] of 8 · \d+ s left", card.head.value), 30)
+    batch.cancel()
+    batch.wait(30)
+
+
 def test_heart_and_bin_judge_and_are_taken_back(slow: Studio) -> None:
     batch = slow.variations("fox girl", 3, name="fills in", steps=4, **SMALL).wait(30)
     card = BatchCard(batch)

@@ -136,12 +136,13 @@ class BatchCard(Card):
         return f"{_title(self.batch.name)}{bar}<div>{escape(' · '.join(facts))}</div>"
 
     def _left_s(self, jobs: Sequence[Job]) -> float | None:
-        """Seconds until the last of them ends, everybody's jobs counted; None while one of those in line is unknown."""
-        open_ones = [job for job in jobs if not job.is_final]
+        """Seconds until the last of them ends, everybody's jobs counted; None while that of one in our line is unknown."""
+        open_ones = {job.id for job in jobs if not job.is_final}
         places = self._studio._standing.waiting() if open_ones else {}
-        ends = [(places.get(job.id) or self._fractions.get(job.id) or Progress()).ends_in for job in open_ones]
-        known = [end.expected_s for end in ends if end is not None]
-        return max(known) if known and len(known) == len(ends) else None
+        in_line = [place for job_id, place in places.items() if job_id in open_ones]
+        told = in_line or [self._fractions[job_id] for job_id in open_ones if job_id in self._fractions]
+        known = [progress.ends_in.expected_s for progress in told if progress.ends_in is not None]
+        return max(known) if known and (not in_line or len(known) == len(in_line)) else None
 
     def static(self) -> tuple[str, str]:
         """The pictures as they are now, small, each with its number."""
