@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolkit.analysis import Answer
+    from toolkit.analysis import Answer, Log
     from toolkit.errors import ToolkitError
     from toolkit.exported import Parameter, Workflow
     from toolkit.jobs import Job, OutputFile, Timings
@@ -26,6 +26,7 @@ __all__ = [
     "ImageRequest",
     "Job",
     "JobHandle",
+    "Log",
     "Lora",
     "ModelFile",
     "OutputFile",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "analysis": "Answer",
+    "analysis": "Answer Log",
     "errors": "ToolkitError",
     "exported": "Parameter Workflow",
     "jobs": "Job OutputFile Timings",

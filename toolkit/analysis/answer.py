@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from toolkit.analysis.questions import Question, narrowed, question
 from toolkit.stats import Stats
@@ -25,7 +25,15 @@ SEARCH = """contains(lower(concat_ws(' ', prompt, model, group_name, outputs.nam
 GALLERY = Question("gallery", "What was made?", """from jobs join outputs using (job_id) select job_id, output
 where not simulated and not temporary and disk = 'present' and outputs.kind in ('image', 'video')/* and more */
 order by stored_at desc, job_id, output limit $at_most""")  # fmt: skip
+NOW = "now()"  # in a question's text
 Style: TypeAlias = Literal["light", "dark"]
+
+
+class Askable(Protocol):
+    """A log: a home's, or a file."""
+
+    def sql(self, query: str, **parameters: Any) -> Any:
+        """DuckDB's relation of a query."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +118,14 @@ class Answer:
         return ["", f"The first {ROWS_SHOWN} of {len(self.rows)} rows; .df() has all."] if len(self.rows) > ROWS_SHOWN else []
 
 
-def ask(stats: Stats, name: str, where: Mapping[str, Any], now: datetime | None = None) -> Answer:
+def ask(stats: Askable, name: str, where: Mapping[str, Any], now: datetime | None = None) -> Answer:
     """Answer a named question from the log.
 
     Args:
         stats: the log.
         name: the question's; "help" lists them.
         where: what the jobs must be, see `questions.narrowed`.
-        now: what a duration in `since` counts from; None: the clock.
+        now: when "now" is, in the question and for a duration in `since`; None: the clock.
 
     Raises:
         RequestInvalid: no such question or column, with the nearest one, or a value that cannot be read.
@@ -127,6 +135,8 @@ def ask(stats: Stats, name: str, where: Mapping[str, Any], now: datetime | None 
 
     asked = question(name)
     sql, parameters = narrowed(asked, where, now or datetime.now(UTC))
+    if now is not None and NOW in sql:
+        sql, parameters = sql.replace(NOW, "$now"), {**parameters, "now": now}
     with query_errors():
         relation = stats.sql(sql, **parameters)
         columns, rows = list(relation.columns), relation.fetchall()

@@ -6,12 +6,14 @@ only a cancel that a server has to confirm needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from toolkit.analysis import Answer, Log
 from toolkit.cli.door import JOB_FAILED, app
 from toolkit.cli.following import final_within
 from toolkit.cli.options import AsJson
@@ -85,6 +87,21 @@ def _cancelled(old: Job, job: Job) -> str:
     return f"has ended already: {job.status}" if old.is_final else f"was quicker than the cancel: {job.status}"
 
 
+LogFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--log", metavar="FILE", help="Ask this .duckdb file instead: an export, a merged log, the sample.", show_default="the home's")
+]
+
+
+@contextlib.contextmanager
+def _log(context: typer.Context, file: Path | None) -> Iterator[Studio | Log]:
+    """Who is asked: the home, or a file."""
+    if file is not None:
+        yield Log(file)
+        return
+    with context.obj.studio() as studio:
+        yield studio
+
+
 def _questions() -> list[str]:
     from toolkit.analysis.questions import questions
 
@@ -98,13 +115,14 @@ def sql(
         str, typer.Argument(metavar="QUERY", help="One query; `from duckdb_columns()` lists tables, columns and what they mean.", show_default=False)
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a CSV file instead.")] = None,
+    log: LogFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the log in SQL: jobs, nodes, outputs, attempts, servers."""
     from toolkit.stats.connections import query_errors
 
-    with context.obj.studio() as studio, query_errors():
-        relation = studio.sql(query)
+    with _log(context, log) as asked, query_errors():
+        relation = asked.sql(query)
         names, rows = list(relation.columns), relation.fetchall()
     if output is not None:
         _write_csv(output, names, rows)
@@ -122,16 +140,22 @@ def ask(
     ] = None,
     simulated: Annotated[bool, typer.Option("--simulated", help="The built-in engine's runs too.")] = False,
     only_sql: Annotated[bool, typer.Option("--sql", help="Print the SQL and leave.")] = False,
+    log: LogFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the log a question by its name: slow_recipes, boxes, people, timeline, ..."""
-    from toolkit.analysis.answer import shown
-
-    with context.obj.studio() as studio:
-        answer = studio.ask(question, **{**_conditions(where or ()), **({"simulated": True} if simulated else {})})
+    with _log(context, log) as asked:
+        answer = asked.ask(question, **{**_conditions(where or ()), **({"simulated": True} if simulated else {})})
     if only_sql:
         typer.echo(answer.listing)
         return
+    print_answer(answer, as_json=as_json)
+
+
+def print_answer(answer: Answer, *, as_json: bool = False) -> None:
+    """The question on stderr, its rows on stdout."""
+    from toolkit.analysis.answer import shown
+
     say(answer.question)
     _print_rows(answer.columns, answer.rows, as_json=as_json, every="--json", text=shown)
     if not answer.rows:

@@ -33,8 +33,8 @@ def reading(path: Path) -> duckdb.DuckDBPyConnection:
         HomeUnusable: the system does not let us read it.
     """
     with home_errors(path):
-        connection = _connected()
-        connection.execute(f"ATTACH {quoted(str(path))} AS {CATALOG} (READ_ONLY)")
+        connection = connected()
+        attach(connection, path, CATALOG)
         connection.execute(f"USE {CATALOG}")
         return connection
 
@@ -47,8 +47,8 @@ def writing(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         Unreadable: it is damaged, as found when it was opened or read later.
         HomeUnusable: a full disk, or somebody else has it open.
     """
-    with home_errors(path), contextlib.closing(_connected()) as connection:
-        connection.execute(f"ATTACH {quoted(str(path))} AS {CATALOG} (STORAGE_VERSION {quoted(STORAGE_VERSION)})")
+    with home_errors(path), contextlib.closing(connected()) as connection:
+        attach(connection, path, CATALOG, f"STORAGE_VERSION {quoted(STORAGE_VERSION)}")
         connection.execute(f"USE {CATALOG}")
         yield connection
 
@@ -89,7 +89,13 @@ def _one_query(query: str) -> duckdb.Statement:
     return statements[0]
 
 
-def _connected() -> duckdb.DuckDBPyConnection:
+def attach(connection: duckdb.DuckDBPyConnection, path: Path, name: str, how: str = "READ_ONLY") -> None:
+    """Make the file at `path` known as `name`; errors are DuckDB's own."""
+    connection.execute(f"ATTACH {quoted(str(path))} AS {name} ({how})")
+
+
+def connected() -> duckdb.DuckDBPyConnection:
+    """An in-memory connection with nothing attached."""
     # without replacements, or a misspelt table would be looked up among the variables of this module
     connection = duckdb.connect(":memory:", config={"python_enable_replacements": False})
     connection.execute("SET GLOBAL TimeZone = 'UTC'")

@@ -41,7 +41,7 @@ def write(connection: duckdb.DuckDBPyConnection, published: Path, target: Path) 
     Raises:
         OutputError: the disk is full, or the place cannot be written.
     """
-    with _output_errors(target):
+    with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         match target.suffix:
             case ".duckdb":
@@ -66,7 +66,8 @@ def _copy(published: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _output_errors(target: Path) -> Iterator[None]:
+def output_errors(target: Path) -> Iterator[None]:
+    """DuckDB's and the system's errors about a file that is written become OutputError."""
     try:
         yield
     except (duckdb.Error, OSError) as error:

@@ -11,13 +11,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from toolkit.errors import HomeUnusable, ToolkitError
+from toolkit.errors import HomeUnusable, RequestInvalid, ToolkitError
 from toolkit.ledger.store import Ledger
 from toolkit.stats.tables import SCHEMA
 
@@ -176,6 +176,52 @@ class Stats:
             yield
         finally:
             lock.release()
+
+
+def merge_logs(homes: Sequence[Path], into: Path, tell: Callable[[str], None] = print) -> int:
+    """Write the logs of several homes into one .duckdb file, over an older one, with the same tables, views and comments.
+
+    A job that several of them have, since a home was copied, is there once: as the home tells it that has seen most of it.
+
+    Args:
+        homes: folders, published on the way where they can be; or .duckdb files that were exported or merged before.
+        into: the file.
+        tell: hears which log is read as it is.
+
+    Returns:
+        How many jobs it has.
+
+    Raises:
+        RequestInvalid: a folder that is no home, or a target that is no .duckdb file or a home's own. HomeUnusable: a log that cannot be read, or of
+            another version of the toolkit. OutputError: the target cannot be written.
+    """
+    from toolkit.stats import exports, merging
+
+    if not homes or into.suffix != ".duckdb":
+        raise RequestInvalid(f"'{into.name}' is no .duckdb file." if homes else "No home is named.", field="into" if homes else "homes")
+    targets = [exports.checked(into, home) for home in homes]
+    return merging.merge([_log_of(home, tell) for home in homes], targets[0])
+
+
+def _log_of(home: Path, tell: Callable[[str], None]) -> Path:
+    """The published log of a home as new as it can be made, or the file itself."""
+    log = home / "stats.duckdb"
+    if home.is_file():
+        return home
+    if not (home / "ledger.sqlite").is_file():
+        if log.is_file():
+            return log
+        raise RequestInvalid(f"{home} is no home: it has neither ledger.sqlite nor stats.duckdb.", field="homes")
+    try:
+        ledger = Ledger(home)
+        with contextlib.closing(ledger), contextlib.closing(Stats(ledger)) as stats:
+            ledger.look_at_files()
+            stats.publish()
+    except HomeUnusable as error:  # a network disk, or one that is not ours to write
+        if not log.is_file():
+            raise
+        tell(f"{home}: its log is read as it was published last. {error.message}")
+    return log
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
