@@ -365,14 +365,20 @@ def run_aside(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return result[0]
 
 
-def look_at(address: ServerAddress, url: str | None = None, headers: Mapping[str, str] | None = None, timeout_s: float = 15.0) -> ServerLook:
-    """A first look at a server from synchronous code."""
+def ask_once(
+    what: Callable[[ComfyClient], Awaitable[T]],
+    address: ServerAddress,
+    url: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 15.0,
+) -> T:
+    """One question to a server from synchronous code, e.g. `ask_once(ComfyClient.look, address)`."""
 
-    async def look() -> ServerLook:
+    async def ask() -> T:
         async with ComfyClient(address, url, headers, timeout_s=timeout_s) as client:
-            return await client.look()
+            return await what(client)
 
-    return run_aside(look)
+    return run_aside(ask)
 
 
 def discover(urls: Sequence[str], timeout_s: float = 0.3) -> str | None:

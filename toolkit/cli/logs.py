@@ -1,4 +1,4 @@
-"""`log merge`, `log export`: logs of homes as files. Owns how it is told; what a log holds is stats/'s."""
+"""`log merge`, `log export`: logs of homes as files; `probe`: jobs that are made for the log. Owns how it is told; what a log holds is stats/'s."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.door import app
+from toolkit.cli.finding import print_answer
+from toolkit.cli.following import followed
 from toolkit.cli.options import AsJson
 from toolkit.cli.printing import print_json, say
 
@@ -36,3 +38,19 @@ def export(
     """Write a copy of this home's log for other tools."""
     with context.obj.studio() as studio:
         typer.echo(studio.export(path))
+
+
+@app.command()
+def probe(
+    context: typer.Context,
+    label: Annotated[str, typer.Option(metavar="before|after", help="The word they are found by.")] = "before",
+    as_json: AsJson = False,
+) -> None:
+    """Run the same small jobs on every server, cold and warm, and compare: `--label before`, change something, `--label after`."""
+    from toolkit.studio.probing import probes
+
+    with context.obj.studio() as studio:
+        for one in probes(studio, label):
+            followed(one.handle)
+            say(one.told)
+        print_answer(studio.ask("probe"), as_json=as_json)

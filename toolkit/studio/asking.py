@@ -1,11 +1,13 @@
-"""What a studio is asked: SQL, named questions, copies of the log; and what the owner says of the servers for it."""
+"""What a studio is asked: SQL, named questions, copies of the log; the probe that is asked for them, and what the owner says of the servers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import RequestInvalid
+from toolkit.errors import JobError, RequestInvalid
 from toolkit.jobs import Job
 from toolkit.ledger import Ledger
 from toolkit.settings import ServerAddress
@@ -50,6 +52,27 @@ class Asking:
         if not job.is_final:
             raise RequestInvalid(f"Job {job.id[:8]} has not ended: it is {job.status}.", hint="Its card says how far it is.")
         return explain(self._log(), job.id)
+
+    def probe(self, label: str = "before", *, tell: Callable[[str], None] = print) -> Answer:
+        """Run the same small jobs on every server, one after another, each cold and then warm; `probe("after")` once something was changed.
+
+        Args:
+            label: the word they are found by: labels={"probe": label}. Question `probe` compares "before" and "after".
+            tell: hears a line when a job has ended.
+
+        Returns:
+            `ask("probe")`: seconds a step, a row for each recipe and server.
+
+        Raises:
+            ServerUnreachable: none of the named servers answers.
+        """
+        from toolkit.studio.probing import probes
+
+        for probe in probes(self, label):  # type: ignore[arg-type]
+            with suppress(JobError):
+                probe.handle.wait()
+            tell(probe.told)
+        return self.ask("probe")
 
     def export(self, path: str | PathLike[str]) -> str:
         """Write the log to a .duckdb file, a .parquet folder or .csv; returns where it is."""

@@ -7,10 +7,10 @@ server that does not answer is an error, never the engine.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from toolkit.errors import ServerError, ToolkitError
 from toolkit.graph import NodeCatalog
@@ -21,8 +21,9 @@ from toolkit.processes import ensure_engine
 from toolkit.settings import ENGINE, FoundBy, ServerAddress, Settings, parse_servers, remembered_servers
 
 if TYPE_CHECKING:
-    from toolkit.client import ServerLook
+    from toolkit.client import ComfyClient, ServerLook
 
+T = TypeVar("T")
 DISCOVERED = ("http://127.0.0.1:8188", "http://127.0.0.1:8000")
 LOOK_TIMEOUT_S = 30.0  # as in client.py: a server whose answers take 20 s is slow, not gone
 
@@ -148,12 +149,27 @@ class Servers:
         Raises:
             ServerUnreachable: it does not answer.
         """
-        from toolkit.client import look_at
+        from toolkit.client import ComfyClient
 
-        url = ensure_engine(self._settings.home) if address.is_engine else None
-        look = look_at(address, url, self._settings.headers, LOOK_TIMEOUT_S)
+        look = self._ask(ComfyClient.look, address)
         self._ledger.remember_server(address.url, look.facts, look.instance, look.catalog)
         return look
+
+    def free(self, address: ServerAddress) -> None:
+        """Let the server unload its models, once it is between two prompts.
+
+        Raises:
+            ServerUnreachable: it does not answer.
+        """
+        from toolkit.client import ComfyClient
+
+        self._ask(ComfyClient.free, address)
+
+    def _ask(self, what: Callable[[ComfyClient], Awaitable[T]], address: ServerAddress) -> T:
+        from toolkit.client import ask_once
+
+        url = ensure_engine(self._settings.home) if address.is_engine else None
+        return ask_once(what, address, url, self._settings.headers, LOOK_TIMEOUT_S)
 
     def status(self) -> list[ServerStatus]:
         """What is known of each server; one that no feeder watches is looked at."""
