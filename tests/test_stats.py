@@ -125,8 +125,8 @@ group_name | VARCHAR |  | the name given to that group
 project | VARCHAR |  | project folder
 labels | MAP(VARCHAR, VARCHAR) |  | free labels given with the request, e.g. {'probe': 'before'}
 kind | VARCHAR |  | image, video, workflow
-origin | VARCHAR |  | notebook, page, rest, cli; observed = seen on the server, submitted by something else
-person | VARCHAR |  | who asked; 'owner' on a private home; NULL for observed
+origin | VARCHAR |  | notebook, page, rest, cli; observed = seen on the server, submitted by something else; imported = read from an older file
+person | VARCHAR |  | who asked; 'owner' on a private home; NULL for observed and imported
 simulated | BOOLEAN |  | made by the built-in engine; answers and ETAs leave these out
 status | VARCHAR |  | created queued submitted running collecting | done done_partial done_no_files rejected failed cancelled removed lost timed_out
 failure_kind | VARCHAR |  | oom, missing_model, node_error, server_disk_full, ...; NULL unless failed

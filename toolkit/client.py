@@ -137,6 +137,10 @@ class ComfyClient:
         """How a prompt ended; None while it has not, or if the server does not know it."""
         return await self._parsed(lambda data: protocol.parse_history(data, prompt_id), "GET", f"/api/history/{prompt_id}")
 
+    async def ended(self, latest: int | None) -> list[HistoryEntry]:
+        """How the latest prompts ended, whoever sent them, the last one last; None: as many as the server remembers."""
+        return await self._parsed(protocol.parse_histories, "GET", "/api/history" + (f"?max_items={latest}" if latest is not None else ""))
+
     async def whereabouts(self, prompt_id: str) -> Whereabouts:
         """Where a prompt is now: in one question where the server knows /api/jobs, else its queue first and its history second."""
         if self._answers_jobs:

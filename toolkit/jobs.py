@@ -19,7 +19,7 @@ from toolkit.errors import JobCancelled, JobError, JobFailed, JobLost, JobTimeou
 from toolkit.requests import Request
 
 Priority = Literal["now", "normal", "background"]
-Origin = Literal["notebook", "page", "rest", "cli", "observed"]
+Origin = Literal["notebook", "page", "rest", "cli", "observed", "imported"]
 Moment = Literal["accepted", "started", "p10", "p25", "p50", "p75"]
 PRIORITIES: Sequence[Priority] = ("now", "normal", "background")
 

@@ -1,7 +1,12 @@
-"""`log merge`, `log export`: logs of homes as files; `probe`: jobs that are made for the log. Owns how it is told; what a log holds is stats/'s."""
+"""`log merge`, `log export`: logs of homes as files; `probe` and `watch`: jobs that are made for it, and those of others.
+
+Owns how it is told; what a log holds is stats/'s.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +16,11 @@ from toolkit.cli.door import app
 from toolkit.cli.finding import print_answer
 from toolkit.cli.following import followed
 from toolkit.cli.options import AsJson
-from toolkit.cli.printing import print_json, say
+from toolkit.cli.printing import print_jobs, print_json, say
+from toolkit.errors import ServerError
+from toolkit.jobs import Job
+from toolkit.progress import duration
+from toolkit.studio import Studio
 
 log = typer.Typer(help="Logs as files: merge those of several homes, export this one's.", no_args_is_help=True)
 app.add_typer(log, name="log")
@@ -54,3 +63,34 @@ def probe(
             followed(one.handle)
             say(one.told)
         print_answer(studio.ask("probe"), as_json=as_json)
+
+
+@app.command()
+def watch(context: typer.Context, as_json: AsJson = False) -> None:
+    """Log what others run on the servers too, until Ctrl-C: their queue and history are read, nothing is ever sent."""
+    with context.obj.studio() as studio:
+        urls = [address.url for address in studio._servers.addresses]
+        say(f"Watching {', '.join(urls)}; Ctrl-C ends it.")
+        try:
+            asyncio.run(_observed(studio, as_json))
+        except KeyboardInterrupt:
+            say("No longer watching.")
+
+
+async def _observed(studio: Studio, as_json: bool) -> None:
+    from toolkit.studio.observing import observe
+
+    async with aclosing(observe(studio._ledger, studio._servers.addresses, studio._settings.headers)) as found:
+        async for news in found:
+            if isinstance(news, ServerError):
+                say(f"note: {news.message}")
+            elif as_json:
+                print_jobs(studio, news)
+            else:
+                typer.echo(_line(news))
+
+
+def _line(job: Job) -> str:
+    took = f" after {duration(job.timings.run_s)}" if job.timings and job.timings.run_s is not None else ""
+    ended = f"{job.ended.utc.astimezone():%H:%M:%S} " if job.ended else ""
+    return f"{ended}{job.id[:8]} on {job.server_url}: {job.status}{took}" + (f", {job.recipe['model']}" if job.recipe.get("model") else "")

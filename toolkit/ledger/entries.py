@@ -99,6 +99,24 @@ class Outcome:
     etas: Sequence[Eta] = ()  # what was predicted on the way and what became of it: kept in memory till now, since a write each would cost as much as a step
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A job that ended without us: seen on a server, or told of by a file. Where no server is known, nothing is known of the attempt."""
+
+    id: str
+    request: Request
+    origin: str
+    created: Instant
+    outcome: Outcome
+    recipe: Mapping[str, Any]
+    server_url: str | None = None
+    environment_id: str | None = None
+    prompt_id: str = ""
+    graph: Mapping[str, Any] = field(default_factory=dict)
+    submitted: Instant | None = None
+    started: Instant | None = None
+
+
 class PastRun(NamedTuple):
     """A run that ended well, as learning needs it; `fetch_s` is what its files took."""
 

@@ -23,6 +23,7 @@ from toolkit.requests import Request
 
 JOB_IDS = "SELECT id FROM jobs WHERE id >= ? AND id < ?%s ORDER BY id LIMIT 20"
 OF_PERSON = "person = ? AND person <> 'owner'"  # the words of the partial index
+ELSEWHERE = "'observed', 'imported'"
 # one short walk in the index for each project, kind and status that the filters let through: a rare one is found among a million at once
 NEWEST_OF_EACH = """SELECT newest.seq FROM (SELECT * FROM tallies WHERE %s) AS tally JOIN jobs AS newest ON newest.seq IN (
     SELECT seq FROM jobs AS one INDEXED BY jobs_listed
@@ -65,8 +66,9 @@ class Finder:
         return [(row["job_id"], rows.read_file(row, self.projects)) for row in found]
 
     def latest(self, index: int = -1) -> Job:
-        """A job by its place: -1 is the newest."""
-        found = self._database.rows("SELECT id FROM jobs ORDER BY seq DESC LIMIT 1 OFFSET ?", -index - 1) if index < 0 else []
+        """A job by its place among those that were asked for here: -1 is the newest."""
+        query = f"SELECT id FROM jobs WHERE origin NOT IN ({ELSEWHERE}) ORDER BY seq DESC LIMIT 1 OFFSET ?"
+        found = self._database.rows(query, -index - 1) if index < 0 else []
         if not found:
             raise JobUnknown(f"There is no job {index} in {self.home}.")
         return self.job(found[0]["id"])

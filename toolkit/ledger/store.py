@@ -23,8 +23,9 @@ from toolkit.jobs import FINAL, OPEN, PRIORITIES, Attempt, Eta, Instant, Job, Jo
 from toolkit.ledger import rows
 from toolkit.ledger.backup import Backup, Tell, back_up
 from toolkit.ledger.database import Database
+from toolkit.ledger.elsewhere import Chronicle
 from toolkit.ledger.entries import Claim, NewBatch, NewJob, Outcome, StaleEpoch
-from toolkit.ledger.keeping import Keeper, keep_batch, kept_in_group
+from toolkit.ledger.keeping import keep_batch, kept_in_group
 from toolkit.ledger.origin import HELD_TO, identify, refuse_network_disk
 from toolkit.ledger.people import People
 from toolkit.ledger.writing import insert, next_revision, update, update_job
@@ -36,7 +37,7 @@ LONGEST = """INSERT INTO longest VALUES (?, (SELECT kind FROM jobs WHERE id = ?)
     ON CONFLICT DO UPDATE SET run_s = max(run_s, excluded.run_s)"""
 
 
-class Ledger(Keeper):
+class Ledger(Chronicle):
     """`ledger.sqlite` of a home, the truth about jobs; safe to use from any thread and many processes."""
 
     def __init__(self, home: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -84,7 +85,10 @@ def _queue_entry(item: Any) -> QueueEntry:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """GET /history/{id}: how a prompt ended, what it put out, and the server's own timestamps in milliseconds."""
+    """GET /history/{id}: how a prompt ended, what it put out, the server's own timestamps in milliseconds, and the graph that was sent.
+
+    `created_ms`: when it came in, which only newer servers say (ComfyUI server.py: `create_time`).
+    """
 
     prompt_id: str
     how: Literal["success", "error", "interrupted"]
@@ -95,6 +99,8 @@ class HistoryEntry:
     failure: Failure | None = None
     number: float | None = None
     asked: tuple[str, ...] = ()
+    graph: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    created_ms: float | None = None
 
 
 def parse_history(data: Any, prompt_id: str) -> HistoryEntry | None:
@@ -134,7 +140,24 @@ def _history_entry(prompt_id: str, entry: Mapping[str, Any]) -> HistoryEntry:
         failure_of(messages.get("execution_error", {})) if how == "error" else None,
         float(sent[0]) if sent else None,
         tuple(str(node) for node in sent[4]) if len(sent) > 4 else (),
+        sent[2] if len(sent) > 2 and isinstance(sent[2], Mapping) else {},
+        timestamp_of(sent[3], "create_time") if len(sent) > 3 and isinstance(sent[3], Mapping) else None,
     )
+
+
+def parse_histories(data: Any) -> list[HistoryEntry]:
+    """Every entry of GET /history that can be read, in the order in which they ended.
+
+    Raises:
+        ValueError: when it is not a history.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError("not a history")
+    found = []
+    for prompt_id in data:
+        with suppress(ValueError):
+            found.append(parse_history(data, prompt_id))
+    return [entry for entry in found if entry is not None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,9 +205,9 @@ def _finite(value: Any) -> float:
     return number
 
 
-def timestamp_of(data: Mapping[str, Any]) -> float | None:
+def timestamp_of(data: Mapping[str, Any], name: str = "timestamp") -> float | None:
     """The server's clock in milliseconds, if the message has it."""
-    value = data.get("timestamp")
+    value = data.get(name)
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 

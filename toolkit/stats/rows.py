@@ -60,7 +60,7 @@ def _job(job: Job, tries: Tries) -> dict[str, Any]:
         "labels": job.request.labels,
         "kind": job.kind,
         "origin": job.origin,
-        "person": None if job.origin == "observed" else job.person,
+        "person": job.person or None,
         "simulated": job.simulated,
         "status": job.status,
         "failure_kind": job.failure_kind,

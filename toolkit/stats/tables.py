@@ -54,8 +54,10 @@ TABLES: Sequence[Table] = [
             Column("project", "VARCHAR", "project folder"),
             Column("labels", "MAP(VARCHAR, VARCHAR)", "free labels given with the request, e.g. {'probe': 'before'}"),
             Column("kind", "VARCHAR", "image, video, workflow"),
-            Column("origin", "VARCHAR", "notebook, page, rest, cli; observed = seen on the server, submitted by something else"),
-            Column("person", "VARCHAR", "who asked; 'owner' on a private home; NULL for observed"),
+            Column(
+                "origin", "VARCHAR", "notebook, page, rest, cli; observed = seen on the server, submitted by something else; imported = read from an older file"
+            ),
+            Column("person", "VARCHAR", "who asked; 'owner' on a private home; NULL for observed and imported"),
             Column("simulated", "BOOLEAN", "made by the built-in engine; answers and ETAs leave these out"),
             Column(
                 "status",
