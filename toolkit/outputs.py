@@ -16,6 +16,7 @@ import logging
 import mimetypes
 import os
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -123,7 +124,35 @@ class OutputStore:
         finally:
             part.discard()
 
-    def write_sidecar(self, job: Job, file: OutputFile, recipe: Mapping[str, Any], server_url: str) -> Path:
+    def adopt(self, job: Job, source: Path, digest: str) -> OutputFile:
+        """Give a whole file that lies elsewhere a name here, as the first of a job: by a hard link where the disk can, else by a copy.
+
+        Raises:
+            OutputError: it does not decode, or cannot be read. DiskFull: there is no room for a copy.
+        """
+        extension = extension_of(source.name)
+        path = self.place(job, 1, extension)
+        kind, media_type = kind_of(path.name)
+        looked = look_into(source, kind)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.unlink(missing_ok=True)
+            try:
+                os.link(source, part)
+            except OSError:
+                shutil.copy2(source, part)
+            _publish(part, path, digest)
+            size = path.stat().st_size
+        except OSError as error:
+            raise _explained(error, path) from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        name, sizes = path.relative_to(self.projects).as_posix(), (looked.width, looked.height, looked.frames, looked.fps)
+        return OutputFile(1, str(path), name, kind, media_type, size, digest, *sizes, blank=looked.blank, stored_at=time.time())
+
+    def write_sidecar(self, job: Job, file: OutputFile, recipe: Mapping[str, Any], server_url: str | None) -> Path:
         """Put what made a file beside it, as JSON."""
         path = sidecar_of(Path(file.path))
         about = {

@@ -1,4 +1,4 @@
-"""`log merge`, `log export`: logs of homes as files; `probe` and `watch`: jobs that are made for it, and those of others.
+"""`log merge`, `log export`, `log import`: logs and older files in and out; `probe` and `watch`: jobs that are made for it, and those of others.
 
 Owns how it is told; what a log holds is stats/'s.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from toolkit.jobs import Job
 from toolkit.progress import duration
 from toolkit.studio import Studio
 
-log = typer.Typer(help="Logs as files: merge those of several homes, export this one's.", no_args_is_help=True)
+log = typer.Typer(help="Logs as files: merge those of several homes, export this one's, import older pictures.", no_args_is_help=True)
 app.add_typer(log, name="log")
 
 
@@ -47,6 +48,21 @@ def export(
     """Write a copy of this home's log for other tools."""
     with context.obj.studio() as studio:
         typer.echo(studio.export(path))
+
+
+@log.command("import")
+def import_(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Older pictures and clips of ComfyUI.", show_default=False)],
+    project: Annotated[str, typer.Option(help="The folder its files go to, below projects/ of the home.")] = "imported",
+    as_json: AsJson = False,
+) -> None:
+    """Take older pictures and clips in as jobs, by the graph in each file; the same files again add nothing."""
+    with context.obj.studio() as studio:
+        found = studio.import_folder(folder, project=project, tell=say)
+    for name, reason in found.skipped:
+        say(f"{name}: {reason}")
+    print_json(asdict(found)) if as_json else typer.echo(found)
 
 
 @app.command()

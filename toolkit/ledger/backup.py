@@ -56,7 +56,7 @@ def back_up(database: Database, target: Path, *, files: bool = True, tell: Tell)
     _refuse_used(home, target)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        return _copied(database, home, target, files, _Pace(tell))
+        return _copied(database, home, target, files, Pace(tell))
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
         raise HomeUnusable(f"{target} cannot be written: {error.strerror}.", path=str(target), hint="Is there room?") from error
@@ -73,7 +73,7 @@ def _refuse_used(home: Path, target: Path) -> None:
         raise RequestInvalid(f"{target} is not empty.", field="path", hint=hint)
 
 
-def _copied(database: Database, home: Path, target: Path, files: bool, pace: _Pace) -> Backup:
+def _copied(database: Database, home: Path, target: Path, files: bool, pace: Pace) -> Backup:
     part = target / f"{database.path.name}.part"
     database.copy_to(part, lambda done, of: pace.say(f"ledger: {done} of {of} pages"))
     with suppress(FileNotFoundError):
@@ -100,13 +100,14 @@ def _files_of(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(names) if not name.endswith(".part"))
 
 
-class _Pace:
+class Pace:
     """Passes a sentence on every two seconds."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell, self._told_at = tell, time.monotonic()
 
     def say(self, text: str) -> None:
+        """Say it, if it is time."""
         if time.monotonic() - self._told_at >= SAY_EVERY_S:
             self._told_at = time.monotonic()
             self._tell(text)

@@ -1,6 +1,6 @@
 """Jobs that ended without us: what others run on our servers, and what older files tell of. Final from the start, each once.
 
-Owns when such a job is known already: by its id or prompt id, or by one of its files, also where it was deleted here. Nothing is ever sent for one.
+Owns when such a job is known already: by its id or prompt id, also where it was deleted here. Nothing is ever sent for one.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Chronicle(Keeper):
         """Whether a prompt is ours, or was observed."""
         return bool(self._database.rows(KNOWN, prompt_id, prompt_id))
 
-    def has_file(self, sha256: str) -> bool:
-        """Whether a file of these bytes belongs to a job."""
-        return bool(self._database.rows("SELECT 1 FROM files WHERE sha256 = ? LIMIT 1", sha256))
+    def file_hashes(self) -> set[str]:
+        """The sha256 of every file of every job."""
+        return {row[0] for row in self._database.rows("SELECT sha256 FROM files")}
 
     def _written(self, connection: sqlite3.Connection, found: Sequence[Elsewhere]) -> Iterator[str]:
         for one in found:

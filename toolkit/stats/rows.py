@@ -114,7 +114,7 @@ def _times(job: Job, tries: Tries) -> dict[str, Any]:
     if len(tries) > 1:  # from its acceptance to its latest attempt it was not waiting all the time
         times["wait_home_s"] = _in_line_s(job, tries)
     known = {
-        "total_s": job.created.until(job.ended),
+        "total_s": job.created.until(job.ended) if job.origin != "imported" else None,  # a file tells when it was written, and no more
         "wait_server_s": job.submitted.until(job.started) if job.submitted else None,
         "wait_home_s": job.created.until(job.submitted),
     }

@@ -1,10 +1,11 @@
-"""What a studio is asked: SQL, named questions, copies of the log; the probe that is asked for them, and what the owner says of the servers."""
+"""What a studio is asked: SQL, named questions, copies of the log; and what is brought into it for them: probes, older files, names of servers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import JobError, RequestInvalid
@@ -15,6 +16,7 @@ from toolkit.settings import ServerAddress
 if TYPE_CHECKING:
     from toolkit.analysis import Answer
     from toolkit.stats import Stats
+    from toolkit.studio.importing import Imported
 
 
 class Asking:
@@ -73,6 +75,25 @@ class Asking:
                 probe.handle.wait()
             tell(probe.told)
         return self.ask("probe")
+
+    def import_folder(self, path: str | PathLike[str], *, project: str = "imported", tell: Callable[[str], None] = print) -> Imported:
+        """Take older pictures and clips of ComfyUI into this home as jobs: their graph is read from each file, and nothing is run.
+
+        Each becomes a done job of its own, `origin` imported, made when the file was written; how long it took is unknown. The file gets a second
+        name below projects (a hard link; a copy where it lies on another disk), so that it can be found, judged, animated and made again like any
+        other. The same files again add nothing; those without a graph are named.
+
+        Args:
+            path: a folder, looked through to its depths, or one file.
+            project: the folder its files go to.
+            tell: hears every 2 s how far it is.
+
+        Raises:
+            RequestInvalid: it is not there, or no such project can be. HomeUnusable: the home cannot be written; what was taken in stays.
+        """
+        from toolkit.studio.importing import import_files
+
+        return import_files(self._ledger, Path(path), project, tell)
 
     def export(self, path: str | PathLike[str]) -> str:
         """Write the log to a .duckdb file, a .parquet folder or .csv; returns where it is."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from toolkit.studio.studio import Studio
 
 PROMPT = "1girl, fox ears, silver hair, shrine, autumn leaves, smile"
-WARM_TRIES = 3  # somebody else's job in between loads another model, and then it was not warm
+TRIES = 3
 SEED = 20_250_101
 
 
@@ -61,16 +61,21 @@ def probes(studio: Studio, label: str) -> Iterator[Probe]:
 
 
 def _of_recipe(studio: Studio, address: ServerAddress, family: Family, request: Request) -> Iterator[Probe]:
-    with contextlib.suppress(ServerError):  # a server that cannot unload says so in the job's warmth
-        studio._servers.free(address)
-    for number in range(1 + WARM_TRIES):
-        probe = Probe(_accepted(studio, address, request.but(seed=SEED + number)), family.name, address.url, "warm" if number else "cold")
-        yield probe
-        with contextlib.suppress(JobError):
-            probe.handle.wait()
-        job = probe.handle.job
-        if not job.is_done or (number and job.timings and job.timings.warmth == "warm"):
-            return
+    """Cold, then warm; once more where somebody else's job came between and it was not."""
+    for wanted, seed in (("cold", SEED), ("warm", SEED + TRIES)):
+        for number in range(TRIES):
+            if wanted == "cold":
+                with contextlib.suppress(ServerError):  # a server that cannot unload says so in the job's warmth
+                    studio._servers.free(address)
+            probe = Probe(_accepted(studio, address, request.but(seed=seed + number)), family.name, address.url, wanted)
+            yield probe
+            with contextlib.suppress(JobError):
+                probe.handle.wait()
+            job = probe.handle.job
+            if not job.is_done:
+                return
+            if job.timings and job.timings.warmth == wanted:
+                break
 
 
 def _request(family: Family, catalog: NodeCatalog, label: str) -> Request:

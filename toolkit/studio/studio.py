@@ -235,10 +235,12 @@ class Studio(Asking, Experiments, Keeping):
             self._feed(left)
 
     def _retry(self, job: Job, origin: Origin = "notebook") -> JobHandle:
+        if not job.servers:  # nobody knows which server made an imported file
+            return self.submit(job.request, reuse=False, origin=origin)
         guest = self._ledger.people.guest(job.person)
         cost = _cost_of(self._ledger.graph(job.id))
         new = NewJob(job.request, job.servers, **cost) if guest is None else self._new(job.request, self._usable(), guest)[0]
-        about: dict[str, Any] = {"priority": job.priority, "person": job.person, "group_id": job.group_id, "group_name": job.group_name}
+        about: dict[str, Any] = {"priority": job.priority, "person": job.person or "owner", "group_id": job.group_id, "group_name": job.group_name}
         (again,) = self._ledger.accept(replace(new, **about, origin=origin, retry_of=job.id))
         self._feed(again.servers)
         return JobHandle(self, again.id)
