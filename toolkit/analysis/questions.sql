@@ -52,7 +52,7 @@ on probe in ('before', 'after') using median(step_s) group by graph_hash, model,
 with spent as (from attempts join servers using (environment_id, server_url) select job_id, sum(run_s) as s, sum(run_s * price_per_hour / 3600) as money group by all)
 from jobs join spent using (job_id) select model, width, height, sum(s) / sum(clip_s) filter (status = 'done') as gpu_s_per_clip_s,
   sum(money) / sum(clip_s) filter (status = 'done') as cost_per_clip_s, count(*) filter (status <> 'done') as not_done
-where kind = 'video' and not simulated group by all order by cost_per_clip_s desc;
+where (kind = 'video' or clip_s is not null) and not simulated group by all order by cost_per_clip_s desc;
 
 -- cost_per_keeper: What does a picture cost that somebody keeps?
 with spent as (from attempts join servers using (environment_id, server_url) select job_id, sum(run_s * price_per_hour / 3600) as money group by all),
