@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import tables_page
+
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
 
@@ -51,3 +53,7 @@ def test_the_lock_has_hashes_and_no_address() -> None:
     assert "://" not in lock
     pins = re.findall(r"^[\w.\-\[\]]+==", lock, re.MULTILINE)
     assert lock.count("--hash=sha256:") >= len(pins) > 100
+
+
+def test_the_tables_page_has_the_words_of_the_files_comments() -> None:
+    assert tables_page.PAGE.read_text() == tables_page.page(), "python -m tests.tables_page"
