@@ -29,7 +29,8 @@ def _tables() -> Iterator[str]:
 
 
 def _questions() -> Iterator[str]:
-    yield "\n## Questions\n\n`studio.ask(name)`, `toolkit ask NAME`; `.sql` of an answer, or `toolkit ask NAME --sql`, is its SQL.\n\n| name | question |\n|---|---|"
+    yield "\n## Questions\n\n`studio.ask(name)`, `toolkit ask NAME`; `.sql` of an answer, or `toolkit ask NAME --sql`, is its SQL."
+    yield "\n| name | question |\n|---|---|"
     for question in questions().values():
         yield f"| {question.name} | {question.sentence} |"
 

@@ -21,14 +21,20 @@ class Log:
         """Open it.
 
         Raises:
-            RequestInvalid: it is no log. HomeUnusable: it is not there or damaged.
+            RequestInvalid: it is not there, or no log. HomeUnusable: the system does not let us read it.
         """
-        from toolkit.stats.connections import reading
+        from toolkit.stats.connections import Unreadable, reading
         from toolkit.stats.workfile import stamp_of
 
         self.path = Path(path).expanduser().absolute()
-        self._connection = reading(self.path)
-        if stamp_of(self._connection) is None:
+        if not self.path.is_file():
+            raise RequestInvalid(f"{self.path} is not there.", field="log")
+        try:
+            self._connection = reading(self.path)
+            found = stamp_of(self._connection)
+        except Unreadable:
+            found = None
+        if found is None:
             raise RequestInvalid(f"{self.path.name} is no log.", hint="Name a .duckdb file that studio.export wrote.", field="log")
 
     def sql(self, query: str, **parameters: Any) -> Any:

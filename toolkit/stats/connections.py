@@ -91,7 +91,8 @@ def _one_query(query: str) -> duckdb.Statement:
 
 def attach(connection: duckdb.DuckDBPyConnection, path: Path, name: str, how: str = "READ_ONLY") -> None:
     """Make the file at `path` known as `name`; errors are DuckDB's own."""
-    connection.execute(f"ATTACH {quoted(str(path))} AS {name} ({how})")
+    # by its type, or a SQLite file would make DuckDB look for an extension on the network
+    connection.execute(f"ATTACH {quoted(str(path))} AS {name} (TYPE duckdb, {how})")
 
 
 def connected() -> duckdb.DuckDBPyConnection:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from toolkit.errors import HomeUnusable
 from toolkit.stats.connections import STORAGE_VERSION, Unreadable, attach, connected, home_errors
 from toolkit.stats.exports import output_errors
 from toolkit.stats.tables import SCHEMA, TABLES, quoted, statements
@@ -29,7 +30,7 @@ def merge(logs: Sequence[Path], target: Path) -> int:
     """Write the logs into one file, over an older one; returns how many jobs it has.
 
     Raises:
-        Unreadable: one of them is no log, or of another version of the toolkit. OutputError: the target cannot be written.
+        HomeUnusable: one of them is no log, damaged, or of another version of the toolkit. OutputError: the target cannot be written.
     """
     fresh = target.with_name(target.name + ".new")
     with output_errors(target):
@@ -64,15 +65,17 @@ def _fill(connection: duckdb.DuckDBPyConnection, logs: Sequence[Path], fresh: Pa
 
 
 def _attach_log(connection: duckdb.DuckDBPyConnection, path: Path, name: str) -> None:
-    hint = "Open its home with this version of the toolkit once, e.g. `toolkit --home HOME ask`."
-    with home_errors(path):
-        attach(connection, path, name)
-        try:
+    try:
+        with home_errors(path):
+            attach(connection, path, name)
             found = connection.execute(f"SELECT schema FROM {name}.meta").fetchall()
-        except (duckdb.CatalogException, duckdb.BinderException) as error:
-            raise Unreadable(f"{path} is no log of this toolkit.", path=str(path)) from error
-        if found != [(SCHEMA,)]:
-            raise Unreadable(f"{path} was published by another version of the toolkit.", path=str(path), hint=hint)
+    except HomeUnusable as error:
+        if not isinstance(error, Unreadable) and not isinstance(error.__cause__, duckdb.CatalogException | duckdb.BinderException):
+            raise
+        raise HomeUnusable(f"{path} is no log of this toolkit, or damaged.", path=str(path)) from error
+    if found != [(SCHEMA,)]:
+        hint = "Open its home with this version of the toolkit once, e.g. `toolkit --home HOME ask`."
+        raise HomeUnusable(f"{path} was published by another version of the toolkit.", path=str(path), hint=hint)
 
 
 def _servers(logs: int) -> str:
