@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 Record: TypeAlias = Mapping[str, Any]
 INK = {"light": "#2c2636", "dark": "#e6e2ea", None: "#827990"}  # the last stands out 4:1 from white and from black
@@ -30,7 +31,7 @@ EDGE = "#1d1825"
 BAR = 0.72  # of the room of a bar
 TITLE_CHARACTERS, MODEL_CHARACTERS = 84, 26
 MOST_BARS = 30  # of labels; more could not be read
-ORDER = ("wait", "load", "encode", "sample", "decode", "save", "fetch", "cold", "warm", "cached", "before", "after", "kept", "others")
+ORDER = ("wait", "load", "encode", "sample", "decode", "save", "fetch", "cold", "warm", "cached", "before", "after", "kept", "others", "unknown")
 MOMENTS = ("accepted", "started", "p10", "p25", "p50", "p75")
 SHORTEST = 0.004  # of the time shown: a shorter bar could not be seen
 
@@ -39,10 +40,12 @@ class Chart(Figure):
     """A figure that a notebook shows without pyplot."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=DPI)
+        drawn, small = io.BytesIO(), io.BytesIO()
+        self.savefig(drawn, format="png", dpi=DPI)
+        with Image.open(drawn) as picture:  # a chart has few colours: a third of the bytes in a saved notebook
+            picture.quantize(256, Image.Quantize.FASTOCTREE).save(small, "png", optimize=True)
         width, height = self.get_size_inches()
-        return buffer.getvalue(), {"width": round(width * DPI / 1.5), "height": round(height * DPI / 1.5)}
+        return small.getvalue(), {"width": round(width * DPI / 1.5), "height": round(height * DPI / 1.5)}
 
 
 def draw(name: str, title: str, records: Sequence[Record], style: str | None = None, note: str | None = None) -> Figure:
@@ -142,7 +145,7 @@ def grouped(*labels: str, by: str, value: Value, stacked: bool = False) -> Calla
             lengths = [found[name, kind] for name in names]
             thick = BAR if stacked else BAR / len(kinds)
             at = [place + (0 if stacked else (number + 0.5) * thick - BAR / 2) for place in range(len(names))]
-            axes.barh(at, lengths, thick, left=list(reached) if stacked else None, color=_colour(number), label=kind)
+            axes.barh(at, lengths, thick, left=list(reached) if stacked else None, color=GREY if kind == "unknown" else _colour(number), label=kind)
             reached = [before + length for before, length in zip(reached, lengths, strict=True)]
         axes.set_xlabel(_axis(value, len(every), "groups"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=value.column == "n"))
