@@ -13,6 +13,7 @@ from toolkit import (
     ImageRequest,
     Job,
     JobHandle,
+    Log,
     ModelFile,
     OutputFile,
     OutputHandle,
@@ -53,6 +54,9 @@ async def a_notebook() -> None:
     assert_type(studio.queue(), Sequence[Job])
     studio.sql("from jobs where seed = $seed", seed=7)
     assert_type(studio.export("log.duckdb"), str)
+    assert_type(studio.probe("after"), Answer)
+    assert_type(studio.import_folder("older").skipped, tuple[tuple[str, str], ...])
+    assert_type(Log("log.duckdb").ask("people", since="7d"), Answer)
     answer = studio.ask("upgrade", model="illustrious", since=timedelta(days=30), simulated=True)
     assert_type(answer, Answer)
     assert_type((answer.question, answer.sql), tuple[str, str])
