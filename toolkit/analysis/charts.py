@@ -19,7 +19,7 @@ from matplotlib import dates as mdates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from PIL import Image
 
 Record: TypeAlias = Mapping[str, Any]
@@ -30,6 +30,7 @@ WIDTH, DPI = 8.0, 144
 EDGE = "#1d1825"
 BAR = 0.72  # of the room of a bar
 TITLE_CHARACTERS, MODEL_CHARACTERS = 84, 26
+FAR_APART = 4.0
 MOST_BARS = 30  # of labels; more could not be read
 ORDER = ("wait", "load", "encode", "sample", "decode", "save", "fetch", "cold", "warm", "cached", "before", "after", "kept", "others", "unknown")
 MOMENTS = ("accepted", "started", "p10", "p25", "p50", "p75")
@@ -122,10 +123,14 @@ def bars(*labels: str, value: Value, reference: tuple[float, str] | None = None)
         found = axes.barh(range(len(drawable)), [value.of(record) - start for record in drawable], BAR, left=start, color=COLOURS[0])
         axes.bar_label(found, [value.said(record) for record in drawable], padding=3, fontsize=9)
         if reference is not None:
+            values = [value.of(record) for record in drawable]
+            if max(values) > FAR_APART * min(values) > 0:  # four times as fast is as far from the reference as four times as slow
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.axvline(reference[0], color=COLOURS[1], linewidth=1.2, linestyle="--", label=reference[1])
             _legend(axes)
         axes.set_xlabel(_axis(value, len(records), "rows"))
-        axes.margins(x=0.12)
+        axes.margins(x=0.12 if reference is None else 0.2)  # numbers may stand on both sides
 
     return drawn
 
