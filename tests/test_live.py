@@ -6,6 +6,7 @@ same port, e.g. `kill -9 $(cat comfy.pid); ./start.sh`; without it that case is 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -37,6 +38,7 @@ from toolkit.pipelines.choosing import lacking_nodes
 from toolkit.pipelines.families import FAMILIES, Family
 from toolkit.requests import ImageRequest, VideoRequest
 from toolkit.roles import MODEL_INPUTS
+from toolkit.studio.observing import observe
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
@@ -434,3 +436,33 @@ def everything_asked_of(family: Family) -> Iterator[ImageRequest | VideoRequest]
     yield from (ImageRequest(prompt="a fox", seed=5, preset=preset) for preset in family.presets)
     for more in ({"image": FOX}, {"image": FOX, "mask": WOLF}, {"upscale": 1.5}, {"image": FOX, "batch_size": 2}):
         yield ImageRequest(prompt="a fox", seed=5, **more)
+
+
+# ---- what others run, and the probe ---------------------------------------------------------------------------------------------------
+
+
+def test_what_another_client_runs_is_observed_once_and_ours_never(live: Studio, url: str) -> None:
+    ours = live.run(Workflow.load(painted())).wait(END_S).job.id
+    theirs = ask(url, "/prompt", {"prompt": painted(color := random.randrange(2**24)), "client_id": uuid.uuid4().hex})["prompt_id"]
+    wait_for(lambda: theirs in ask(url, f"/history/{theirs}"))
+
+    async def seen() -> list[Any]:
+        return [news async for news in observe(live._ledger, live._servers.addresses, {}, pause_s=0.0, looks=2)]
+
+    found = asyncio.run(seen())
+    assert theirs in [job.id for job in found]
+    assert ours not in [job.id for job in found]
+    assert asyncio.run(seen()) == []
+    job = live.job(theirs).job
+    assert (job.origin, job.status, job.timings.timed_by) == ("observed", "done", "history")  # type: ignore[union-attr]
+    assert live._ledger.graph(theirs)["1"]["inputs"]["color"] == color
+
+
+def test_a_probe_runs_cold_then_warm_and_its_question_has_a_row(live: Studio) -> None:
+    if not live.servers()[0].can_make:
+        pytest.skip("this server has no models")
+    told: list[str] = []
+    rows = live.probe("before", tell=told.append).records()
+    assert [row["server_url"] for row in rows] == [live.servers()[0].url] * len(rows)
+    assert all(row["before"] > 0 for row in rows)
+    assert live.sql("from jobs where labels['probe'] = 'before' and warmth = 'cold'").shape[0] >= len(rows)
