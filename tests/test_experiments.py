@@ -337,7 +337,8 @@ def test_the_kept_ones_travel_as_a_zip_with_what_they_were_made_from(house: Stud
     assert about["request"]["prompt"] == "1girl, red hair"
     assert len(zipfile.ZipFile(swept.export(tmp_path / "all.zip", kept_only=False)).namelist()) == 12
     with pytest.raises(OutputError, match="cannot be written"):
-        swept.export(tmp_path / "no folder" / "kept.zip")
+        swept.export(tmp_path / "all.zip" / "kept.zip")
+    assert zipfile.is_zipfile(swept.export(tmp_path / "a new folder" / "kept.zip"))
 
 
 def test_a_deleted_job_takes_its_files_along(house: Studio) -> None:

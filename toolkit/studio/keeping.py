@@ -156,6 +156,7 @@ class Keeping:
         target = Path(path).expanduser().absolute()
         part = target.with_name(f".{target.name}.part")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:  # pictures and clips are compressed as they are
                 for output in outputs:
                     archive.write(output.path, output.file.name)
@@ -166,7 +167,8 @@ class Keeping:
             what = error.filename or target
             raise OutputError(f"{target} cannot be written: {what}: {error.strerror}.", path=str(target)) from error
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
         return str(target)
 
 
