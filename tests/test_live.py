@@ -114,8 +114,7 @@ def lasting(studio: Studio) -> JobHandle:
 
 
 def reach_the_middle(job: JobHandle) -> None:
-    wait_for(lambda: job.progress.fraction > 0.15)
-    assert job.job.status == "running"
+    wait_for(lambda: job.progress.fraction > 0.15 and job.job.status == "running")  # a status is in the ledger up to 50 ms later
 
 
 def ours(url: str) -> dict[str, Any]:
