@@ -24,10 +24,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from toolkit.errors import HomeUnusable, JobUnknown, RequestInvalid
+from toolkit.errors import HomeUnusable, JobUnknown, KeyReused, RequestInvalid
 from toolkit.graph import NodeCatalog
 from toolkit.jobs import FINAL, OPEN, Attempt, Eta, Instant, Job, JobStatus, NodeTiming, OutputFile, Rating, Timings
-from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, NewBatch, NewJob, Outcome, StaleEpoch, database, live, presence, rows
+from toolkit.ledger import Claim, Key, Ledger, LiveBoard, LiveServer, NewBatch, NewJob, Outcome, StaleEpoch, database, find, live, presence, rows
 from toolkit.ledger.database import Database, lock_holder
 from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest
 
@@ -159,6 +159,61 @@ def test_equal_requests_of_one_batch_are_one_job(ledger):
 
 
 # ---- find -----------------------------------------------------------------------------------------------------------------------------
+
+
+# ---- a caller's key -------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_key_is_the_same_job_whatever_became_of_it(ledger):
+    first = accepted(ledger, key=Key("a", "1"))
+    assert accepted(ledger, "another body is not looked at", key=Key("a", "1")).id == first.id
+    ledger.ask_cancel(first.id)
+    again = accepted(ledger, key=Key("a", "1"), reuse=True)
+    assert (again.id, again.status) == (first.id, "cancelled")
+    assert ledger.keyed("owner", Key("a", "1")) == first.id
+    assert ledger.keyed("owner", Key("b", "1")) is None
+
+
+def test_a_key_decides_alone_and_belongs_to_one_person(ledger):
+    ids = {accepted(ledger, key=Key("a", "1")).id, accepted(ledger, key=Key("b", "1"), reuse=None).id, accepted(ledger, key=Key("a", "1"), person="ann").id}
+    assert len(ids) == 3
+
+
+def test_a_key_of_another_request_is_refused_and_the_whole_batch_with_it(ledger):
+    first = accepted(ledger, key=Key("a", "1"))
+    with pytest.raises(KeyReused, match=f"another request, job {first.id[:8]}"):
+        ledger.accept(new("x"), new("y", key=Key("a", "2")))
+    assert [job.id for job in ledger.jobs()] == [first.id]
+
+
+# ---- find -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_read_from_memory_until_it_changes(ledger):
+    job = accepted(ledger)
+    assert ledger.job(job.id) is ledger.job(job.id[:8])
+    ledger.ask_cancel(job.id)
+    assert ledger.job(job.id).status == "cancelled"
+
+
+def test_a_job_that_changes_while_it_is_read_is_read_again(ledger, monkeypatch):
+    job, read = accepted(ledger), Ledger._jobs
+
+    def late(self, where, ids):
+        monkeypatch.setattr(Ledger, "_jobs", read)
+        ledger.ask_cancel(job.id)
+        return read(self, where, ids)
+
+    monkeypatch.setattr(Ledger, "_jobs", late)
+    found = ledger.job(job.id)
+    assert (found.status, found.revision) == ("cancelled", ledger.revision())
+
+
+def test_only_so_many_jobs_are_kept_in_memory(ledger, monkeypatch):
+    monkeypatch.setattr(find, "REMEMBERED", 2)
+    for job in [accepted(ledger, str(number)) for number in range(5)]:
+        ledger.job(job.id)
+        assert len(ledger._read) <= 2
 
 
 def test_any_unambiguous_beginning_of_an_id_is_enough(ledger):

@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.serving import served
 from toolkit import Studio
 from toolkit.errors import HomeUnusable, NoServer, ServerUnreachable
 from toolkit.jobs import JobStatus
-from toolkit.service import build_service
+from toolkit.service import build_service, schemas
 from toolkit.settings import Settings
 
 ONE_EACH = httpx.Limits(max_keepalive_connections=0)  # uvicorn ends a quiet connection after 5 s, perhaps just as it is used again
@@ -220,6 +221,48 @@ def test_health_models_and_counts_are_answered(rest, done):
     stats = rest.get("/api/anime/stats").json()
     assert set(stats["counts"]) == set(JobStatus)
     assert stats["total"] == sum(stats["counts"].values()) > 0
+
+
+# ---- a key of the caller's -------------------------------------------------------------------------------------------------
+
+
+def keyed(rest, key, kind="image", **fields):
+    body = {"prompt": "1girl", **SMALL, **fields}
+    return rest.post(f"/api/anime/generate/{kind}", json=body, headers={"Idempotency-Key": key})
+
+
+def test_a_retry_with_its_key_is_the_same_job_though_no_seed_was_given(rest):
+    first = keyed(rest, "k-1").json()["job_id"]
+    assert {keyed(rest, "k-1").json()["job_id"] for _ in range(3)} == {first}
+    until(rest, first)
+    again = keyed(rest, "k-1")
+    assert (again.status_code, again.json()["job_id"], again.json()["status"]) == (202, first, "done")
+    assert keyed(rest, "k-2").json()["job_id"] != first
+
+
+def test_a_key_with_another_body_or_call_is_refused(rest):
+    first = keyed(rest, "k-3", seed=1).json()["job_id"]
+    before = rest.get("/api/anime/jobs").json()["total"]
+    error = refused(keyed(rest, "k-3", seed=2), 422, "idempotency_key_reused")
+    assert first[:8] in error["message"]
+    refused(keyed(rest, "k-3", "video", seed=1), 422, "idempotency_key_reused")
+    for wrong in ("", "x" * 201, "a b"):
+        assert refused(keyed(rest, wrong), 422, "bad_key")["field"] == "Idempotency-Key"
+    assert rest.get("/api/anime/jobs").json()["total"] == before
+
+
+def test_a_retry_of_a_job_has_a_key_too(rest, done):
+    path, headers = f"/api/anime/jobs/{done['job_id']}/retry", {"Idempotency-Key": "k-4"}
+    ids = {rest.post(path, headers=headers).json()["job_id"] for _ in range(3)}
+    assert len(ids) == 1
+    assert rest.post(path).json()["job_id"] not in ids
+
+
+def test_twenty_callers_with_one_key_at_once_make_one_job(rest):
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: keyed(rest, "k-5"), range(20)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["job_id"] for answer in answers}) == 1
 
 
 # ---- files -------------------------------------------------------------------------------------------------------------
@@ -530,11 +573,36 @@ def test_the_routes_are_those_of_the_interface_and_the_page_of_docs_lists_them(r
         "POST /generate/image", "POST /generate/video", "GET /jobs/{job_id}", "GET /jobs", "GET /queue", "POST /jobs/{job_id}/cancel",
         "POST /jobs/{job_id}/retry", "GET /jobs/{job_id}/files/{name}", "GET /health", "GET /models", "GET /stats", "POST /generate/workflow",
         "POST /plan", "POST /validate", "POST /uploads", "GET /missing/{what}", "GET /ask/{question}",
-        "GET /session", "POST /session", "DELETE /session",
+        "GET /health/live", "GET /health/ready", "GET /session", "POST /session", "DELETE /session",
     }  # fmt: skip
     page = rest.get("/api/docs").text
     assert all(path in page for path in paths)
     assert not re.search(r'(src|href)="https?:', page)  # nothing from elsewhere
+
+
+def test_every_schema_of_the_description_is_there_and_has_an_example_of_its_own(rest):
+    made = rest.get("/api/openapi.json")
+    description, components = made.json(), made.json()["components"]["schemas"]
+    assert set(re.findall(r'"\$ref":"#/([^"]*)"', made.text)) <= {f"components/schemas/{name}" for name in components}
+    for methods in description["paths"].values():
+        for about in methods.values():
+            assert "4XX" in about["responses"]
+            body = about.get("requestBody", {}).get("content", {}).get("application/json")
+            assert body is None or set(body["example"]) <= set(components[body["schema"]["$ref"].rsplit("/", 1)[1]]["properties"])
+
+
+def test_answers_are_what_the_description_says(rest, done):
+    for model, path in (
+        (schemas.JobSaid, f"jobs/{done['job_id']}"), (schemas.JobsPage, "jobs?limit=50"), (schemas.Queue, "queue"), (schemas.Health, "health"),
+        (schemas.Alive, "health/live"), (schemas.Models, "models"), (schemas.Counts, "stats"), (schemas.Missing, "missing/video"),
+        (schemas.AnswerSaid, "ask/help"), (schemas.Problem, "jobs/none"),
+    ):  # fmt: skip
+        model.model_validate(rest.get(f"/api/anime/{path}").json())
+    for model, path, body in (
+        (schemas.Accepted, "generate/image", schemas.EXAMPLES[schemas.ImageRequest] | SMALL), (schemas.Checked, "validate", {"workflow": GRAPH}),
+        (schemas.Accepted, "generate/workflow", schemas.EXAMPLES[schemas.WorkflowBody]), (schemas.Planned, "plan", {"kind": "image", "prompt": "x"}),
+    ):  # fmt: skip
+        model.model_validate(rest.post(f"/api/anime/{path}", json=body).json())
 
 
 # ---- pictures to begin with, workflows, plans ------------------------------------------------------------------------------

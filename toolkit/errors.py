@@ -1,7 +1,7 @@
 """Every error of the toolkit: one tree, each with fields and one sentence.
 
 ToolkitError
- ├ RequestInvalid(ValueError)
+ ├ RequestInvalid(ValueError)    KeyReused
  ├ WorkflowInvalid(ValueError)   NodeUnknown · ModelUnknown · ParameterMissing · ExportUnreadable
  ├ ServerError(.server_url)      ServerUnreachable(ConnectionError) · ServerRefused(.status) · PromptRejected(.node_errors) · WireError
  ├ JobError(.job_id, .status)    JobFailed(.node_title, .cause) · JobCancelled · JobTimeout(TimeoutError) · JobLost
@@ -38,6 +38,12 @@ class RequestInvalid(ToolkitError, ValueError):
     """A request that cannot be accepted; `field` names the place."""
 
     code = "request_invalid"
+
+
+class KeyReused(RequestInvalid):
+    """A caller's key for a request, used again for another one."""
+
+    code = "idempotency_key_reused"
 
 
 class WorkflowInvalid(ToolkitError, ValueError):

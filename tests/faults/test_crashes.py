@@ -41,6 +41,18 @@ import sys
 from toolkit import Studio
 Studio(sys.argv[1], home=sys.argv[2]).image("a girl", seed=int(sys.argv[3]), width=64, height=64, steps=2)
 """
+ASK_BY_REST = """
+import sys
+import httpx
+from pathlib import Path
+from tests.serving import served
+from toolkit import Studio
+from toolkit.service import build_service
+from toolkit.settings import Settings
+with Studio(sys.argv[1], home=sys.argv[2]) as studio, served(build_service(studio, Settings(home=Path(sys.argv[2])))) as url:
+    body = {"prompt": "a girl", "width": 64, "height": 64, "steps": 2}
+    print(httpx.post(f"{url}/api/anime/generate/image", json=body, headers={"Idempotency-Key": sys.argv[3]}, timeout=60).json()["job_id"])
+"""
 CONNECT = """
 import sys
 from pathlib import Path
@@ -344,6 +356,24 @@ def test_a_stored_request_runs_once_although_its_caller_died(home: Path, tmp_pat
                 job.wait(LIMIT_S)
             again = [studio.image("a girl", seed=seed, reuse=True, steps=2, **SMALL).id for seed in reversed(range(REPEATS))]
             assert again == [job.id for job in jobs]
+            check_home(home, layer, jobs, deaths=0)
+
+
+def test_a_rest_call_that_was_not_answered_is_found_again_by_its_key(home: Path, tmp_path: Path) -> None:
+    """C02 over REST: row committed, no answer; the same key finds that row, and it runs once."""
+    with Layer(tmp_path / "server") as layer:
+        for repeat in range(min(REPEATS, 10)):
+            die_in(ASK_BY_REST, "row committed", layer.url, str(home), f"key-{repeat}")
+            (stored, *_) = jobs_of(home)
+            said = subprocess.run(
+                [sys.executable, "-c", ASK_BY_REST, layer.url, str(home), f"key-{repeat}"], timeout=60, check=True, capture_output=True, text=True
+            ).stdout
+            assert said.strip() == stored.id
+            assert len(jobs_of(home)) == repeat + 1
+        with Studio(layer.url, home=home) as studio:
+            jobs = list(studio.jobs(limit=-1))
+            for job in jobs:
+                job.wait(LIMIT_S)
             check_home(home, layer, jobs, deaths=0)
 
 

@@ -18,6 +18,13 @@ class StaleEpoch(ToolkitError):
     code = "stale_epoch"
 
 
+class Key(NamedTuple):
+    """What a caller calls its request, so that asking once more is the same job; `digest` tells another request under the same word."""
+
+    word: str
+    digest: str
+
+
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """A request on its way into the ledger."""
@@ -34,6 +41,7 @@ class NewJob:
     warnings: Sequence[str] = ()
     recipe_key: str = ""
     loads: Sequence[str] = ()
+    key: Key | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 

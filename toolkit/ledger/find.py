@@ -11,19 +11,20 @@ from typing import Any
 
 from rapidfuzz import process as fuzzy
 
-from toolkit.errors import JobUnknown
+from toolkit.errors import JobUnknown, KeyReused
 from toolkit.graph import NodeCatalog
 from toolkit.jobs import FINAL, IN_FLIGHT, OPEN, Attempt, Eta, Job, JobStatus, OpenJob, OutputFile, Rating
 from toolkit.ledger import rows
 from toolkit.ledger.database import Database
-from toolkit.ledger.entries import PastRun, Pause, ServerFacts, Try
+from toolkit.ledger.entries import Key, PastRun, Pause, ServerFacts, Try
 from toolkit.ledger.line import Line
 from toolkit.ledger.origin import HELD_TO
 from toolkit.requests import Request
 
-JOB_IDS = "SELECT id FROM jobs WHERE id >= ? AND id < ?%s ORDER BY id LIMIT 20"
+JOB_IDS = "SELECT id, revision FROM jobs WHERE id >= ? AND id < ?%s ORDER BY id LIMIT 20"
 OF_PERSON = "person = ? AND person <> 'owner'"  # the words of the partial index
 ELSEWHERE = "'observed', 'imported'"
+REMEMBERED = 1000  # jobs kept as they were last read: a hundred callers that ask for one ten times a second read its revision alone
 # one short walk in the index for each project, kind and status that the filters let through: a rare one is found among a million at once
 NEWEST_OF_EACH = """SELECT newest.seq FROM (SELECT * FROM tallies WHERE %s) AS tally JOIN jobs AS newest ON newest.seq IN (
     SELECT seq FROM jobs AS one INDEXED BY jobs_listed
@@ -37,6 +38,7 @@ class Finder:
         self.home = home
         self.projects = home / "projects"
         self._database = database
+        self._read: dict[str, Job] = {}
 
     # ---- find ---------------------------------------------------------------------------------------------------------
 
@@ -48,13 +50,36 @@ class Finder:
         """
         whose, values = (f" AND {OF_PERSON}", [person]) if person is not None else ("", [])
         found = self._database.rows(JOB_IDS % whose, job_id, job_id + "\U0010ffff", *values)
-        exact = [row["id"] for row in found if row["id"] == job_id]
-        matches = exact or [row["id"] for row in found]
+        matches = [row["id"] for row in found if row["id"] == job_id] or [row["id"] for row in found]
         if not job_id or not matches:
             raise JobUnknown(f"There is no job '{job_id[:40]}' in {self.home}.", hint="`toolkit jobs` lists them.")
         if len(matches) > 1:
             raise JobUnknown(f"'{job_id}' begins several ids: {', '.join(matches[:5])}.", matches=matches, hint="Give more of it.")
-        return self._jobs("jobs.id IN (%s)", matches)[0]
+        revision = next(row["revision"] for row in found if row["id"] == matches[0])
+        return self._job_at(matches[0], revision) or self.job(matches[0], person)
+
+    def _job_at(self, job_id: str, revision: int) -> Job | None:
+        """The job at this revision, from memory if it was read before; None if it changed meanwhile, so that its files may be older than it is."""
+        known = self._read.get(job_id)
+        if known is not None and known.revision == revision:
+            return known
+        found = [job for job in self._jobs("jobs.id IN (%s)", [job_id]) if job.revision == revision]
+        if len(self._read) >= REMEMBERED:
+            self._read.clear()
+        self._read.update({job.id: job for job in found})
+        return found[0] if found else None
+
+    def keyed(self, person: str, key: Key) -> str | None:
+        """The id of the job that was accepted from this person under this key.
+
+        Raises:
+            KeyReused: it was another request.
+        """
+        found = self._database.rows("SELECT id, key_digest FROM jobs WHERE person = ? AND key = ?", person, key.word)
+        if found and found[0]["key_digest"] != key.digest:
+            said = f"The key '{key.word[:60]}' was used for another request, job {found[0]['id'][:8]}."
+            raise KeyReused(said, hint="Take a new key for a new request; the old one with the same body finds its job.", field="Idempotency-Key")
+        return str(found[0]["id"]) if found else None
 
     def these(self, ids: Iterable[str]) -> list[Job]:
         """The jobs with these ids that are there, each once, in the order they were accepted."""

@@ -122,8 +122,15 @@ CREATE INDEX uploads_recent ON uploads(person, at);
 CREATE INDEX jobs_person ON jobs(person, created_at) WHERE person <> 'owner'
 """
 
+# A caller's key lies in the job's own row, so that no crash can part the two.
+CALLERS_KEYS = """
+ALTER TABLE jobs ADD COLUMN key TEXT;
+ALTER TABLE jobs ADD COLUMN key_digest TEXT;
+CREATE UNIQUE INDEX jobs_key ON jobs(person, key) WHERE key IS NOT NULL
+"""
+
 # never change one that was released: append
-MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS, RECIPES, TALLIES_AND_OWNERS_WORDS, BATCHES_AND_DELETIONS, PEOPLE)
+MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS, RECIPES, TALLIES_AND_OWNERS_WORDS, BATCHES_AND_DELETIONS, PEOPLE, CALLERS_KEYS)
 
 FILE_COLUMNS = tuple(f.name for f in fields(OutputFile) if f.name != "path")
 JOB_QUERY = """

@@ -56,8 +56,10 @@ class Ledger(Chronicle):
             batch: the name they are under. What it already has, done or on its way, is not made again; what ended otherwise is.
             cells: its places, each the number of one of `new` and what it is called on each axis; None: one for each.
 
+        With a job's `key` the key alone decides: the job that was accepted under it is returned, whatever became of it.
+
         Raises:
-            QuotaReached: a guest may not have one more.
+            QuotaReached: a guest may not have one more. KeyReused: the key is another request's.
         """
         ids: list[str] = []
         with self._database.transaction() as connection:
@@ -68,7 +70,7 @@ class Ledger(Chronicle):
                 if is_kept and before is not None:
                     ids.append(before)
                     continue
-                known = _reusable(connection, job, digest)
+                known = self._known(connection, job, digest)
                 if known is None:
                     self.people.admit(connection, job.person)
                 ids.append(known or _insert_job(connection, replace(job, retry_of=job.retry_of or before), revision, digest))
@@ -76,6 +78,9 @@ class Ledger(Chronicle):
                 keep_batch(connection, batch, [(ids[at], axes) for at, axes in cells or [(at, {}) for at in range(len(ids))]])
         found = {job.id: job for job in self._jobs("jobs.id IN (%s)", ids)}
         return [found[job_id] for job_id in ids]
+
+    def _known(self, connection: sqlite3.Connection, job: NewJob, digest: str) -> str | None:
+        return self.keyed(job.person, job.key) if job.key else _reusable(connection, job, digest)
 
     def describe(self, costs: Mapping[str, tuple[str, Sequence[str]]]) -> None:
         """Write down recipe key and loads of jobs, by id, that were accepted before any catalog was known."""
@@ -286,6 +291,7 @@ def _insert_job(connection: sqlite3.Connection, job: NewJob, revision: int, dige
             "group_name": job.group_name, "retry_of": job.retry_of, "request": json.dumps(request), "request_hash": digest,
             "created_at": now.wall, "created": rows.instant_text(now), "warnings": json.dumps(list(job.warnings)),
             "recipe_key": job.recipe_key, "loads": " ".join(job.loads),
+            "key": job.key.word if job.key else None, "key_digest": job.key.digest if job.key else None,
         },
     )  # fmt: skip
     if job.retry_of is not None:  # in a batch the new one takes the place of the old

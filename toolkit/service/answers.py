@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from toolkit.service.schemas import AnswerSaid, gives
 from toolkit.shapes import answer_json
 from toolkit.studio import Studio
 
@@ -22,7 +23,7 @@ class Answers:
     def routes(self) -> APIRouter:
         """Its path below /api/anime."""
         routes = APIRouter()
-        routes.add_api_route("/ask/{question}", self.ask)
+        routes.add_api_route("/ask/{question}", self.ask, **gives(AnswerSaid))
         return routes
 
     def ask(self, question: str, request: Request) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from toolkit import __version__
 from toolkit.service.jobs import Caller
+from toolkit.service.schemas import Alive, Counts, Health, Missing, Models, Queue, gives
 from toolkit.shapes import counts_json
 from toolkit.studio import ServerStatus, Studio
 from toolkit.visitors import Visitor
@@ -33,11 +34,13 @@ class House:
     def routes(self) -> APIRouter:
         """Its paths below /api/anime."""
         routes = APIRouter()
-        routes.add_api_route("/queue", self.queue)
-        routes.add_api_route("/health", self.health)
-        routes.add_api_route("/models", self.models)
-        routes.add_api_route("/missing/{what}", self.missing)
-        routes.add_api_route("/stats", self.stats)
+        routes.add_api_route("/queue", self.queue, **gives(Queue))
+        routes.add_api_route("/health/live", self.live, **gives(Alive))
+        for path in ("/health/ready", "/health"):
+            routes.add_api_route(path, self.ready, **gives(Health))
+        routes.add_api_route("/models", self.models, **gives(Models))
+        routes.add_api_route("/missing/{what}", self.missing, **gives(Missing))
+        routes.add_api_route("/stats", self.stats, **gives(Counts))
         return routes
 
     async def _servers(self) -> Sequence[ServerStatus]:
@@ -70,8 +73,13 @@ class House:
         ]
         return {"waiting": waiting, "counts": counts_json(self._studio._ledger.counts(visitor.only))["counts"]}
 
-    def health(self) -> dict[str, Any]:
-        """Whether the home can be read, and which feeders live; looks at no server."""
+    async def live(self) -> dict[str, Any]:
+        """That this process answers; touches neither disk nor thread, so that a home which cannot be written is no reason to restart it."""
+        return {"status": "alive", "version": __version__}
+
+    def ready(self) -> dict[str, Any]:
+        """Whether a job would be accepted now, 503 with the reason if not, and which feeders live; looks at no server."""
+        self._studio._ledger.require_room()
         revision = self._studio._ledger.revision()
         feeders = [{"server": live.url, "state": live.state, "alive": live.is_alive()} for live in self._studio._board.servers()]
         return {"status": "ok", "version": __version__, "revision": revision, "feeders": feeders}

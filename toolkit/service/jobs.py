@@ -6,22 +6,23 @@ routes, which FastAPI puts on its pool, and the loop that serves the feed never 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
 from toolkit.admission import BODY_LIMIT, Refused, parse_object, too_large
-from toolkit.jobs import JobStatus
+from toolkit.ledger import Key
 from toolkit.progress import Range
-from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest, explain, parse_request
+from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest, parse_request
 from toolkit.requests import Request as JobRequest
 from toolkit.service.files import file_response
+from toolkit.service.schemas import KEY, KEY_HEADER, Accepted, CheckBody, Checked, JobSaid, JobsPage, JobsQuery, Planned, WorkflowBody, asks, gives, read, takes
 from toolkit.shapes import job_json, jobs_json, workflow_json
 from toolkit.studio import JobHandle, Studio
 from toolkit.visitors import THE_OWNER, Visitor
@@ -64,84 +65,29 @@ async def read_body(request: Request) -> dict[str, Any]:
     return parse_object(body)
 
 
+def key_of(request: Request, fields: Mapping[str, Any] | None = None) -> Key | None:
+    """What the caller calls this request, with a digest of where it was sent and what it says.
+
+    Raises:
+        Refused: 422 for a key that is none.
+    """
+    said = request.headers.get("idempotency-key")
+    if said is None:
+        return None
+    if not KEY.fullmatch(said):
+        raise Refused(422, "bad_key", "`Idempotency-Key` must be 1 to 200 visible ASCII characters.", hint="A UUID will do.", field="Idempotency-Key")
+    asked = json.dumps([request.url.path, fields], sort_keys=True)
+    return Key(said, hashlib.sha256(asked.encode()).hexdigest())
+
+
 def visiting(request: Request) -> Visitor:
     """Who calls, as the door found."""
     found: Visitor = request.scope.get("visitor", THE_OWNER)
     return found
 
 
-Caller = Annotated[Visitor, Depends(visiting)]
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def _read(model: type[Model], fields: Mapping[str, Any]) -> Model:
-    """A body or query as its model.
-
-    Raises:
-        RequestInvalid: naming the field and what it may be.
-    """
-    try:
-        return model(**fields)
-    except ValidationError as error:
-        raise explain(error, model) from error
-
-
-class WorkflowBody(BaseModel):
-    """What POST /api/anime/generate/workflow takes."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    workflow: dict[str, Any]
-    parameters: dict[str, Any] = Field(default_factory=dict, description="values by the workflow's own names: seed, prompt, 3.cfg")
-    project: str = "default"
-    labels: dict[str, str] = Field(default_factory=dict)
-    strict: bool = False
-    timeout_s: float | None = None
-    retry_on_lost: bool | None = None
-
-
-class CheckBody(BaseModel):
-    """What POST /api/anime/validate takes."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    workflow: dict[str, Any]
-
-
-class JobsQuery(BaseModel):
-    """What GET /api/anime/jobs may be asked."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    status: str | None = Field(None, description="open, final, or one status")
-    kind: Literal["image", "video", "workflow"] | None = None
-    project: str | None = None
-    limit: int = Field(20, ge=1, le=200)
-    cursor: str | None = Field(None, description="`next_cursor` of the answer before")
-
-    @field_validator("status")
-    @classmethod
-    def _status_is_known(cls, status: str) -> str:
-        allowed = ("open", "final", *JobStatus)
-        if status not in allowed:
-            raise ValueError(f"`status` is '{status[:40]}': it must be one of {', '.join(allowed)}")
-        return status
-
-    @field_validator("cursor")
-    @classmethod
-    def _cursor_is_ours(cls, cursor: str) -> str:
-        if not re.fullmatch(r"[0-9]{1,18}", cursor):
-            raise ValueError("`cursor` must be the next_cursor of an earlier answer")
-        return cursor
-
-    @classmethod
-    def read(cls, request: Request) -> JobsQuery:
-        """The query of a request.
-
-        Raises:
-            RequestInvalid: naming the parameter and what it may be.
-        """
-        return _read(cls, dict(request.query_params))
+Body: TypeAlias = Annotated[dict[str, Any], Depends(read_body)]
+Caller: TypeAlias = Annotated[Visitor, Depends(visiting)]
 
 
 class Jobs:
@@ -153,48 +99,52 @@ class Jobs:
     def routes(self) -> APIRouter:
         """Their paths below /api/anime."""
         routes = APIRouter()
-        for path, method, request in (("image", self.image, ImageRequest), ("video", self.video, VideoRequest)):
-            routes.add_api_route(f"/generate/{path}", method, methods=["POST"], status_code=202, openapi_extra=_body_of(request))
-        routes.add_api_route("/generate/workflow", self.workflow, methods=["POST"], status_code=202, openapi_extra=_body_of(WorkflowBody))
-        routes.add_api_route("/validate", self.validate, methods=["POST"], openapi_extra=_body_of(CheckBody))
-        routes.add_api_route("/plan", self.plan, methods=["POST"], openapi_extra=_body_of(ImageRequest))
-        routes.add_api_route("/jobs", self.jobs, openapi_extra={"parameters": _parameters_of(JobsQuery)})
-        routes.add_api_route("/jobs/{job_id}", self.job)
-        routes.add_api_route("/jobs/{job_id}/cancel", self.cancel, methods=["POST"])
-        routes.add_api_route("/jobs/{job_id}/retry", self.retry, methods=["POST"], status_code=202)
-        routes.add_api_route("/jobs/{job_id}/files/{name:path}", self.file)
+        keyed = {"parameters": [KEY_HEADER]}
+        for path, method, body in (("image", self.image, ImageRequest), ("video", self.video, VideoRequest), ("workflow", self.workflow, WorkflowBody)):
+            routes.add_api_route(f"/generate/{path}", method, methods=["POST"], **gives(Accepted, 202), openapi_extra=takes(body, **keyed))
+        routes.add_api_route("/validate", self.validate, methods=["POST"], **gives(Checked), openapi_extra=takes(CheckBody))
+        routes.add_api_route("/plan", self.plan, methods=["POST"], **gives(Planned), openapi_extra=takes(ImageRequest))
+        routes.add_api_route("/jobs", self.jobs, **gives(JobsPage), openapi_extra=asks(JobsQuery))
+        routes.add_api_route("/jobs/{job_id}", self.job, **gives(JobSaid))
+        routes.add_api_route("/jobs/{job_id}/cancel", self.cancel, methods=["POST"], **gives(JobSaid))
+        routes.add_api_route("/jobs/{job_id}/retry", self.retry, methods=["POST"], **gives(JobSaid, 202), openapi_extra=keyed)
+        routes.add_api_route("/jobs/{job_id}/files/{name:path}", self.file, response_class=FileResponse)
         routes.add_api_route("/jobs/{job_id}/files/{name:path}", self.file, methods=["HEAD"], include_in_schema=False)
         return routes
 
-    def image(self, fields: Annotated[dict[str, Any], Depends(read_body)], visitor: Caller) -> JSONResponse:
+    def image(self, request: Request, fields: Body, visitor: Caller) -> JSONResponse:
         """Ask for a picture; `image` and `mask` are {sha256} of an upload or {job_id, number} of an output."""
-        return self._accepted(ImageRequest(**self._studio._orders.with_references(fields, visitor.only)), visitor)
+        return self._accepted(key_of(request, fields), visitor, lambda: ImageRequest(**self._studio._orders.with_references(fields, visitor.only)))
 
-    def video(self, fields: Annotated[dict[str, Any], Depends(read_body)], visitor: Caller) -> JSONResponse:
+    def video(self, request: Request, fields: Body, visitor: Caller) -> JSONResponse:
         """Ask for a clip; `image` (the first frame) and `last_image` are {sha256} of an upload or {job_id, number} of an output."""
-        return self._accepted(VideoRequest(**self._studio._orders.with_references(fields, visitor.only)), visitor)
+        return self._accepted(key_of(request, fields), visitor, lambda: VideoRequest(**self._studio._orders.with_references(fields, visitor.only)))
 
-    def workflow(self, fields: Annotated[dict[str, Any], Depends(read_body)], visitor: Caller) -> JSONResponse:
+    def workflow(self, request: Request, fields: Body, visitor: Caller) -> JSONResponse:
         """Run a workflow of your own, API or UI format, with `parameters` set by name."""
-        asked = _read(WorkflowBody, fields)
+        return self._accepted(key_of(request, fields), visitor, lambda: self._own(read(WorkflowBody, fields)))
+
+    def _own(self, asked: WorkflowBody) -> WorkflowRequest:
         own = self._studio.workflow(asked.workflow)
         changed = own.set(**self._studio._orders.parameters(self._studio._orders.named_pictures(own, asked.parameters)))
         about = asked.model_dump(exclude={"workflow", "parameters"}, exclude_none=True)
-        return self._accepted(WorkflowRequest(**about, workflow=changed.api()), visitor)
+        return WorkflowRequest(**about, workflow=changed.api())
 
-    def validate(self, fields: Annotated[dict[str, Any], Depends(read_body)]) -> dict[str, Any]:
+    def validate(self, fields: Body) -> dict[str, Any]:
         """What a workflow of yours needs before it runs, nothing sent: its graph, parameters with their limits, everything a server would refuse."""
-        return workflow_json(self._studio.workflow(_read(CheckBody, fields).workflow))
+        return workflow_json(self._studio.workflow(read(CheckBody, fields).workflow))
 
-    def plan(self, fields: Annotated[dict[str, Any], Depends(read_body)], visitor: Caller) -> dict[str, Any]:
+    def plan(self, fields: Body, visitor: Caller) -> dict[str, Any]:
         """What a request (with its `kind`) would do, nothing sent: faults, duplicates, which family and why."""
         plan = self._studio.plan(parse_request(self._studio._orders.with_references(fields, visitor.only)), person=visitor.only)
         said = {name: list(getattr(plan, name)) for name in ("faults", "warnings", "choices")}
         counts = {"jobs": plan.jobs, "duplicates": plan.duplicates, "duration_s": _range_json(plan.duration)}
         return {**counts, **said, "sentence": plan.sentence, "graph": plan.graph}
 
-    def _accepted(self, request: JobRequest, visitor: Visitor) -> JSONResponse:
-        handle = self._studio.submit(request, origin="rest", person=visitor.person)
+    def _accepted(self, key: Key | None, visitor: Visitor, made: Callable[[], JobRequest]) -> JSONResponse:
+        """The job of this key, if it was accepted before; otherwise a new one. A request is made only then: without a seed it would draw another."""
+        known = self._studio._ledger.keyed(visitor.person, key) if key else None
+        handle = self._studio.job(known) if known else self._studio.submit(made(), origin="rest", person=visitor.person, key=key)
         job = handle.job
         estimated = _range_json(self._studio._progress_of(job).ends_in)
         headers = {"Location": f"/api/anime/jobs/{job.id}"}
@@ -202,7 +152,7 @@ class Jobs:
 
     def jobs(self, request: Request) -> dict[str, Any]:
         """The newest jobs first, a page at a time; `total` counts all that fit."""
-        query, person = JobsQuery.read(request), visiting(request).only
+        query, person = read(JobsQuery, dict(request.query_params)), visiting(request).only
         ledger = self._studio._ledger
         before = int(query.cursor) if query.cursor else None
         found = ledger.jobs(status=query.status, project=query.project, kind=query.kind, before_seq=before, person=person, limit=query.limit + 1)
@@ -210,9 +160,12 @@ class Jobs:
         total = ledger.count(status=query.status, project=query.project, kind=query.kind, person=person)
         return {"jobs": jobs_json(self._studio, shown), "total": total, "next_cursor": str(shown[-1].seq) if more else None}
 
-    def job(self, job_id: str) -> dict[str, Any]:
+    def job(self, job_id: str) -> JSONResponse:
         """A job by its id or an unambiguous beginning of it."""
-        return self._shown(self._studio.job(job_id))
+        job = self._studio._ledger.job(job_id)
+        if not job.is_final:
+            self._studio._feed_open([job])
+        return JSONResponse(job_json(job, self._studio._progress_of(job)))
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Take a job out of the line or stop it on its server; one that has ended stays as it is."""
@@ -220,12 +173,12 @@ class Jobs:
         handle.cancel()
         return self._shown(handle)
 
-    def retry(self, job_id: str) -> JSONResponse:
+    def retry(self, job_id: str, request: Request) -> JSONResponse:
         """The same request as a new job, with `retry_of` set."""
-        job = self._studio.job(job_id).job
+        job, key = self._studio.job(job_id).job, key_of(request)
         if not job.is_final:
             raise Refused(409, "job_open", f"Job {job.id[:8]} has not ended: it is {job.status}.", hint="Cancel it first.")
-        again = self._studio._retry(job, "rest")
+        again = self._studio._retry(job, "rest", key)
         return JSONResponse(self._shown(again), 202, headers={"Location": f"/api/anime/jobs/{again.id}"})
 
     def _shown(self, handle: JobHandle) -> dict[str, Any]:
@@ -244,13 +197,3 @@ class Jobs:
 
 def _range_json(seconds: Range | None) -> dict[str, float] | None:
     return None if seconds is None else {"low": seconds.low_s, "expected": seconds.expected_s, "high": seconds.high_s}
-
-
-def _body_of(request: type[BaseModel]) -> dict[str, Any]:
-    schema = request.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _parameters_of(query: type[BaseModel]) -> list[dict[str, Any]]:
-    properties: Mapping[str, Any] = query.model_json_schema()["properties"]
-    return [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in properties.items()]

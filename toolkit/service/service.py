@@ -7,6 +7,7 @@ house.py and answers.py call the studio and render what comes back (shapes.py); 
 from __future__ import annotations
 
 import asyncio
+import functools
 import html
 import logging
 import math
@@ -40,6 +41,7 @@ from toolkit.inputs import SIZE_LIMIT
 from toolkit.service.answers import Answers
 from toolkit.service.house import House
 from toolkit.service.jobs import Jobs
+from toolkit.service.schemas import REFUSALS, openapi_of
 from toolkit.service.session import Session, sign_in_page
 from toolkit.service.uploads import FORM_ROOM, Uploads
 from toolkit.settings import Settings
@@ -71,8 +73,9 @@ def build_service(studio: Studio, settings: Settings) -> FastAPI:
     service.add_middleware(Door, gate=Gate.of(settings), visitors=visitors, home=settings.home)
     _answer_errors(service, settings.home)
     for part in (Session(studio, visitors), Jobs(studio), Uploads(studio), House(studio), Answers(studio)):
-        service.include_router(part.routes(), prefix="/api/anime")
+        service.include_router(part.routes(), prefix="/api/anime", responses=REFUSALS)
     service.add_api_route("/sign-in", lambda: sign_in_page(), include_in_schema=False)
+    service.openapi = functools.cache(lambda: openapi_of(service.routes))  # type: ignore[method-assign]
     service.add_api_route("/api/docs", lambda: HTMLResponse(_docs(service.openapi())), include_in_schema=False)
     _close_the_rest(service)
     return service
@@ -208,7 +211,8 @@ def _docs(openapi: Mapping[str, Any]) -> str:
     rows = []
     for path, methods in openapi["paths"].items():
         for method, about in methods.items():
-            body = about.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {}).get("properties", {})
+            body = about.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+            body = openapi["components"]["schemas"].get(body.get("$ref", "").rsplit("/", 1)[-1], body).get("properties", {})
             names = [parameter["name"] for parameter in about.get("parameters", [])] + list(body)
             cells = (f"{method.upper()} {path}", about.get("description") or "", ", ".join(names))
             rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")

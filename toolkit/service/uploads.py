@@ -15,7 +15,9 @@ from starlette.formparsers import MultiPartException
 
 from toolkit.admission import Refused, too_large
 from toolkit.inputs import SIZE_LIMIT
+from toolkit.requests import ImageRef
 from toolkit.service.jobs import media_type_of, read_bytes
+from toolkit.service.schemas import gives
 from toolkit.studio import Studio
 
 FORM_ROOM = 100_000  # bytes of a form around its picture
@@ -31,7 +33,7 @@ class Uploads:
         """Its path below /api/anime."""
         routes = APIRouter()
         body = {"requestBody": {"required": True, "content": {"image/png": {}, "multipart/form-data": {}}}}
-        routes.add_api_route("/uploads", self.upload, methods=["POST"], status_code=201, openapi_extra=body)
+        routes.add_api_route("/uploads", self.upload, methods=["POST"], **gives(ImageRef, 201), openapi_extra=body)
         return routes
 
     async def upload(self, request: Request) -> JSONResponse:

@@ -23,7 +23,7 @@ from toolkit.forecast import Forecaster
 from toolkit.guests import as_ruled
 from toolkit.inputs import InputStore, WildcardFolder
 from toolkit.jobs import Job, Origin, Priority
-from toolkit.ledger import Backup, Ledger, LiveBoard, NewJob
+from toolkit.ledger import Backup, Key, Ledger, LiveBoard, NewJob
 from toolkit.ledger.people import Person
 from toolkit.outputs import OutputStore
 from toolkit.pipelines import build
@@ -155,8 +155,9 @@ class Studio(Asking, Experiments, Keeping):
         return made
 
     def submit(
-        self, request: Request, *, priority: Priority = "normal", reuse: bool | None = None, origin: Origin = "notebook", person: str = "owner"
-    ) -> JobHandle:
+        self, request: Request, *, priority: Priority = "normal", reuse: bool | None = None, origin: Origin = "notebook", person: str = "owner",
+        key: Key | None = None,
+    ) -> JobHandle:  # fmt: skip
         """Accept a request durably and see to it that it runs.
 
         Args:
@@ -165,20 +166,23 @@ class Studio(Asking, Experiments, Keeping):
             reuse: None: an equal unfinished job is returned; True: an equal finished one too; False: always a new job.
             origin: which face asks.
             person: who asks.
+            key: what the caller calls this request: the same key again is the same job, whatever `reuse` says.
 
         Raises:
-            ServerUnreachable: no named server answers. WorkflowInvalid: no server can run it, with everything that is missing.
-            HomeUnusable: the home's disk is full, or somebody holds the ledger; nothing was accepted. QuotaReached, RequestInvalid: a guest may not.
+            KeyReused: the key is another request's. ServerUnreachable: no named server answers.
+            WorkflowInvalid: no server can run it, with everything that is missing. QuotaReached, RequestInvalid: a guest may not.
+            HomeUnusable: the home's disk is full, or somebody holds the ledger; nothing was accepted.
         """
-        (job,) = self._accept([request], priority=priority, reuse=reuse, origin=origin, person=person)
+        (job,) = self._accept([request], priority=priority, reuse=reuse, origin=origin, person=person, key=key)
         return JobHandle(self, job.id)
 
     def _accept(
         self, requests: Iterable[Request], *, priority: Priority = "normal", reuse: bool | None = None, origin: Origin = "notebook", person: str = "owner",
-        group: tuple[str | None, str | None] = (None, None),
+        group: tuple[str | None, str | None] = (None, None), key: Key | None = None,
     ) -> list[Job]:  # fmt: skip
         usable = self._usable()
-        about: dict[str, Any] = {"priority": priority, "origin": origin, "person": person, "group_id": group[0], "group_name": group[1], "reuse": reuse}
+        about: dict[str, Any] = {"priority": priority, "origin": origin, "person": person, "reuse": reuse, "key": key}
+        about |= {"group_id": group[0], "group_name": group[1]}
         guest = self._ledger.people.guest(person)
         return self._accepted([replace(self._new(request, usable, guest)[0], **about) for request in requests])
 
@@ -234,14 +238,14 @@ class Studio(Asking, Experiments, Keeping):
         if left:
             self._feed(left)
 
-    def _retry(self, job: Job, origin: Origin = "notebook") -> JobHandle:
+    def _retry(self, job: Job, origin: Origin = "notebook", key: Key | None = None) -> JobHandle:
         if not job.servers:  # nobody knows which server made an imported file
-            return self.submit(job.request, reuse=False, origin=origin)
+            return self.submit(job.request, reuse=False, origin=origin, key=key)
         guest = self._ledger.people.guest(job.person)
         cost = _cost_of(self._ledger.graph(job.id))
         new = NewJob(job.request, job.servers, **cost) if guest is None else self._new(job.request, self._usable(), guest)[0]
         about: dict[str, Any] = {"priority": job.priority, "person": job.person or "owner", "group_id": job.group_id, "group_name": job.group_name}
-        (again,) = self._ledger.accept(replace(new, **about, origin=origin, retry_of=job.id))
+        (again,) = self._ledger.accept(replace(new, **about, origin=origin, retry_of=job.id, key=key))
         self._feed(again.servers)
         return JobHandle(self, again.id)
 
