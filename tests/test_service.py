@@ -573,7 +573,7 @@ def test_the_routes_are_those_of_the_interface_and_the_page_of_docs_lists_them(r
         "POST /generate/image", "POST /generate/video", "GET /jobs/{job_id}", "GET /jobs", "GET /queue", "POST /jobs/{job_id}/cancel",
         "POST /jobs/{job_id}/retry", "GET /jobs/{job_id}/files/{name}", "GET /health", "GET /models", "GET /stats", "POST /generate/workflow",
         "POST /plan", "POST /validate", "POST /uploads", "GET /missing/{what}", "GET /ask/{question}",
-        "GET /health/live", "GET /health/ready", "GET /session", "POST /session", "DELETE /session",
+        "GET /health/live", "GET /health/ready", "POST /sql", "GET /session", "POST /session", "DELETE /session",
     }  # fmt: skip
     page = rest.get("/api/docs").text
     assert all(path in page for path in paths)

@@ -102,6 +102,22 @@ def ensure_engine(home: Path, timeout_s: float = ENGINE_START_S) -> str:
     raise ServerUnreachable("The built-in engine did not start.", server_url=ENGINE, not_sent=True, hint=f"Its log is {home / 'logs' / 'engine.log'}.")
 
 
+BARE = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "LANG")
+
+
+def answer_of(script: list[str], given: bytes, wall_s: float) -> bytes | None:
+    """What a Python script answers to `given`, in a process that knows nothing of our environment; None if it took longer than `wall_s` seconds.
+
+    One that was killed, by its memory limit say, has answered nothing: b"".
+    """
+    environment = {name: os.environ[name] for name in BARE if name in os.environ}
+    command = [sys.executable, "-I", *script]
+    try:
+        return subprocess.run(command, input=given, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=wall_s, check=False).stdout
+    except subprocess.TimeoutExpired:
+        return None
+
+
 def reap() -> None:
     """Let children that have ended go."""
     _children[:] = [child for child in _children if child.poll() is None]

@@ -1,4 +1,4 @@
-"""The route of the log's named questions.
+"""The routes that ask the log: its named questions, and SQL.
 
 Owns how an address names what the jobs must be. Knows no question: those are read and refused by the studio.
 """
@@ -9,7 +9,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from toolkit.service.schemas import AnswerSaid, gives
+from toolkit.service.jobs import Body
+from toolkit.service.schemas import AnswerSaid, QueryBody, SqlAnswer, gives, read, takes
 from toolkit.shapes import answer_json
 from toolkit.studio import Studio
 
@@ -21,10 +22,15 @@ class Answers:
         self._studio = studio
 
     def routes(self) -> APIRouter:
-        """Its path below /api/anime."""
+        """Its paths below /api/anime."""
         routes = APIRouter()
         routes.add_api_route("/ask/{question}", self.ask, **gives(AnswerSaid))
+        routes.add_api_route("/sql", self.sql, methods=["POST"], **gives(SqlAnswer), openapi_extra=takes(QueryBody))
         return routes
+
+    def sql(self, fields: Body) -> dict[str, Any]:
+        """One statement that reads, on the whole log: for the owner of the home. Stopped after 4 s; at most 10,000 rows and 2 MB, else `truncated`."""
+        return self._studio.console(read(QueryBody, fields).query)
 
     def ask(self, question: str, request: Request) -> dict[str, Any]:
         """The answer to a named question, `help` lists them; narrowed by columns of the jobs, `since=7d`, `lora=`, `batch=`, `simulated=true`."""

@@ -30,6 +30,7 @@ from toolkit.errors import (
     JobUnknown,
     NoServer,
     OutputError,
+    QueryInvalid,
     QuotaReached,
     RequestInvalid,
     ServerError,
@@ -57,6 +58,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 STATUS_OF: Sequence[tuple[type[ToolkitError], int]] = (
     (RequestInvalid, 422),
     (WorkflowInvalid, 422),
+    (QueryInvalid, 422),
     (JobUnknown, 404),
     (OutputError, 404),
     (ServerUnreachable, 503),

@@ -33,6 +33,16 @@ class Asking:
         """
         return self._log().sql(query, **parameters)
 
+    def console(self, query: str) -> dict[str, Any]:
+        """Somebody else's SQL, in a process of its own with limits on time, memory, rows and bytes: `columns`, `types`, `rows`, `truncated`, `elapsed_s`.
+
+        Raises:
+            QueryInvalid: with DuckDB's own text, or that it was stopped.
+        """
+        from toolkit.stats.console import console
+
+        return console(self._log(), query)
+
     def ask(self, question: str = "help", /, **where: Any) -> Answer:
         """Ask the log a question by its name; "help" lists them. The answer is a table with its SQL, `.df()` and `.plot()`.
 
