@@ -1,6 +1,7 @@
 """The program as a process: it comes up on ports of the system's choice, works, and ends when told to."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -96,14 +97,15 @@ async def test_page_rest_and_feed_come_up_a_job_gets_done_and_sigterm_ends_it_cl
     assert took < END_S
 
 
-async def test_a_token_is_asked_for_everywhere_and_ctrl_c_ends_open_streams_while_a_job_goes_on(home):
-    bearer = {"Authorization": "Bearer s3cret"}
-    async with running(home, TOOLKIT_ENGINE_STEP_S="0.05", TOOLKIT_TOKEN="s3cret") as program:
+async def test_a_token_is_asked_for_everywhere_shown_nowhere_and_ctrl_c_ends_open_streams_while_a_job_goes_on(home):
+    bearer, logging = {"Authorization": "Bearer s3cret"}, {"TOOLKIT_LOG": "json", "COMFYUI_HEADERS": '{"X-Key": "k3y-of-theirs"}'}
+    async with running(home, TOOLKIT_ENGINE_STEP_S="0.05", TOOLKIT_TOKEN="s3cret", **logging) as program:
         await program.read_until("Feed ")
         async with httpx.AsyncClient(base_url=program.link("Page"), timeout=PATIENCE_S) as client:
             assert (await client.get("/api/anime/health")).status_code == 401
             assert (await client.get("/api/anime/health?token=s3cret")).status_code == 401
             assert (await client.get("/config")).status_code == 401
+            assert (await client.get("/metrics")).status_code == 401
             assert (await client.post("/login", data={"username": "ann", "password": "no"})).status_code == 400
             assert (await client.post("/login", data={"username": "ann", "password": "s3cret"})).status_code == 200
             assert (await client.get("/config")).status_code == 200
@@ -112,6 +114,7 @@ async def test_a_token_is_asked_for_everywhere_and_ctrl_c_ends_open_streams_whil
             async with connect(program.link("Feed"), additional_headers=bearer) as watcher, client.stream("GET", "/gradio_api/heartbeat/x") as beating:
                 await watcher.send('{"type": "subscribe", "job_id": "*"}')
                 assert beating.status_code == 200
+                assert "toolkit_feed_watchers 1.0" in (await client.get("/metrics", headers=bearer)).text
                 code, said, took = await program.end(signal.SIGINT)
     assert code == 0, said
     assert "Traceback" not in said
@@ -120,6 +123,14 @@ async def test_a_token_is_asked_for_everywhere_and_ctrl_c_ends_open_streams_whil
     with Studio("engine", home=home) as studio:
         result = await asyncio.wait_for(_ended(studio.job(accepted["job_id"])), PATIENCE_S)
         assert (result.job.status, result.job.attempt) == ("done", 1)
+    (fed,) = (home / "logs").glob("feeder-*.log")
+    calls, runs = ([json.loads(line) for line in text.splitlines() if line.startswith("{")] for text in (said, fed.read_text()))
+    posted = next(call for call in calls if call.get("method") == "POST" and call["path"] == "/api/anime/generate/image")
+    assert (posted["status"], posted["job_id"], posted["level"]) == (202, accepted["job_id"], "info")
+    assert accepted["job_id"] in {run.get("job_id") for run in runs}
+    written = said + "".join(path.read_text() for path in (home / "logs").iterdir())
+    assert "/api/anime/health" in written  # asked for with the token in the address
+    assert not any(secret in written for secret in ("s3cret", "k3y-of-theirs"))
 
 
 async def _ended(handle):

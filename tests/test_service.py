@@ -17,12 +17,14 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import end_children
 from tests.serving import served
 from toolkit import Studio
 from toolkit.errors import HomeUnusable, NoServer, ServerUnreachable
 from toolkit.jobs import JobStatus
+from toolkit.ledger.database import Database
 from toolkit.service import build_service, schemas
 from toolkit.settings import Settings
 
@@ -263,6 +265,38 @@ def test_twenty_callers_with_one_key_at_once_make_one_job(rest):
         answers = list(pool.map(lambda _: keyed(rest, "k-5"), range(20)))
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["job_id"] for answer in answers}) == 1
+
+
+def test_alive_is_not_ready_a_full_disk_says_so_and_liveness_looks_at_no_disk(rest, studio, monkeypatch):
+    assert rest.get("/api/anime/health/live").json()["status"] == "alive"
+    assert rest.get("/api/anime/health/ready").json() == rest.get("/api/anime/health").json()
+
+    def fail(*arguments):
+        raise HomeUnusable("It is locked.", path="/x", hint="End that process.")
+
+    monkeypatch.setattr(Database, "connection", fail)
+    assert refused(rest.get("/api/anime/health/ready"), 503, "home_unusable")["hint"] == "End that process."
+    assert rest.get("/api/anime/health/live").status_code == 200
+    monkeypatch.undo()
+    monkeypatch.setattr("toolkit.ledger.store.ROOM_BYTES", 2**60)
+    assert "full" in refused(rest.get("/api/anime/health/ready"), 503, "home_unusable")["message"]
+
+
+def test_prometheus_reads_the_home_and_the_calls_by_their_patterns(rest, done):
+    for _ in range(3):
+        rest.get(f"/api/anime/jobs/{done['job_id']}")
+    rest.get("/api/anime/jobs/none")
+    answer = rest.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    found = {
+        f"{sample.name} {sorted(sample.labels.values())}": sample.value for family in text_string_to_metric_families(answer.text) for sample in family.samples
+    }
+    assert found["toolkit_jobs ['done']"] == rest.get("/api/anime/stats").json()["counts"]["done"] > 0
+    assert found["toolkit_request_seconds_count ['/jobs/{job_id}', '200', 'GET']"] >= 3
+    assert found["toolkit_request_seconds_count ['/jobs/{job_id}', '404', 'GET']"] >= 1
+    assert (found["toolkit_feeder_alive ['engine']"], found["toolkit_feed_watchers []"]) == (1, 0)
+    assert found["toolkit_home_free_bytes []"] > 1e6
+    assert not any(done["job_id"] in name for name in found)
 
 
 # ---- files -------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from toolkit import logs
 from toolkit.admission import Gate, is_loopback
 from toolkit.errors import PortBusy, RequestInvalid, ToolkitError
 from toolkit.feed import Feed
@@ -69,6 +70,7 @@ def serve(settings: Settings, server: str | None = None) -> int:
     """
     try:
         _check_door(settings)
+        logs.set_up(os.environ, settings.secrets, logging.WARNING)
         with _ended_by_signal(), _listening(settings) as (page, feed):
             bound = replace(settings, port=page.getsockname()[1], feed_port=feed.getsockname()[1])
             with Studio(server, home=settings.home) as studio:
@@ -166,11 +168,12 @@ async def _run(studio: Studio, settings: Settings, page: socket.socket, listenin
     app = await asyncio.to_thread(build_app, studio, settings)
     await asyncio.to_thread(_resume, studio)
     feed = Feed(studio, settings)
+    app.state.metrics.watchers = feed.count
     await feed.start(listening)
     proxied = settings.public_url is not None
     server = _Server(
         uvicorn.Config(
-            app, access_log=False, log_level="warning", timeout_graceful_shutdown=GRACE_S, ws="none", http=Patient,
+            app, access_log=False, log_config=None, log_level="warning", timeout_graceful_shutdown=GRACE_S, ws="none", http=Patient,
             proxy_headers=proxied, forwarded_allow_ips="127.0.0.1,::1", server_header=False,
         )
     )  # fmt: skip

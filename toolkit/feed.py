@@ -95,6 +95,10 @@ class Feed:
     async def __aexit__(self, *args: object) -> None:
         await self.stop()
 
+    def count(self) -> int:
+        """How many follow it now."""
+        return len(self._watchers)
+
     @property
     def port(self) -> int:
         """Where it listens."""

@@ -105,6 +105,12 @@ class Settings:
     feeder_idle_s: float = 60.0
     patience_s: float = 120.0  # how much later than by arrival a job may start because others share what a server has loaded
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no line of a log may show."""
+        given = [secret for address in self.servers for secret in address.secrets]
+        return (*([self.token] if self.token else []), *header_secrets(self.headers), *given)
+
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None, *, folder: Path | None = None, home: str | os.PathLike[str] | None = None) -> Settings:
         """The settings of this environment and working folder; `home` overrides TOOLKIT_HOME.
@@ -143,6 +149,11 @@ def public_url(text: str) -> str | None:
     if address.user is not None or address.url.count("/") != 2:
         raise RequestInvalid(f"{address.url} has more than a name.", hint="Give the page a name of its own: https://draw.example.org.", field="public")
     return address.url
+
+
+def header_secrets(headers: Mapping[str, str]) -> list[str]:
+    """What is secret in headers: their values, and what follows `Bearer` in one."""
+    return [part for value in headers.values() for part in (value, *value.split()[-1:]) if part.strip()]
 
 
 def default_home(folder: Path) -> Path:

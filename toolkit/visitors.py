@@ -112,7 +112,7 @@ class Visitors:
             Refused: 401 for who is nobody, 403 for what is the owner's, 429 after too many wrong keys. JobUnknown: a job or file of another.
         """
         if not self.are_asked():
-            return self._with_token(authorization, address) if path == "/api" or path.startswith("/api/") else THE_OWNER
+            return self._with_token(authorization, address) if path in ("/api", "/metrics") or path.startswith("/api/") else THE_OWNER
         is_open = path in (SIGN_IN_PATH, SESSION_PATH)
         visitor = self.identify(authorization, cookie, address, is_open=is_open)
         if not visitor.is_owner and visitor is not NOBODY:

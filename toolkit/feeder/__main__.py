@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
+from toolkit import logs
 from toolkit.errors import HomeUnusable
 from toolkit.processes import SERVER_VARIABLE, feeder_lock
 from toolkit.settings import ServerAddress, Settings
@@ -37,9 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from toolkit.feeder.feeder import Feeder
 
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s", stream=sys.stderr)
         settings = Settings.read(home=options.home)
         address = ServerAddress.parse(os.environ.get(SERVER_VARIABLE) or options.server)
+        logs.set_up(os.environ, (*settings.secrets, *address.secrets), logging.INFO)
         asyncio.run(_serve(Feeder(settings.home, address, settings.headers, settings.feeder_idle_s, settings.patience_s)))
     except HomeUnusable as error:  # whoever has a job here starts the next one
         logging.error("%s", error)

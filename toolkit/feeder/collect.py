@@ -27,6 +27,7 @@ from toolkit.outputs import OutputStore, text_chunks
 from toolkit.pipelines import as_asked
 from toolkit.protocol import HistoryEntry, ServerOutput
 from toolkit.requests import ImageRef, pictures_of
+from toolkit.settings import header_secrets
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +69,7 @@ class Desk:
 
     def discreet(self, said: Any) -> Any:
         """A text or JSON value without the secrets of this server: its errors are free to quote our address and headers."""
-        secrets = [*self.link.address.secrets, *(part for value in self.link.headers.values() for part in (value, value.split()[-1]) if value.strip())]
-        return without_secrets(said, secrets)
+        return without_secrets(said, [*self.link.address.secrets, *header_secrets(self.link.headers)])
 
 
 class Collector:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from toolkit import logs
 from toolkit.errors import HomeUnusable, ServerError, ToolkitError
 from toolkit.feeder.collect import Desk, reason_of, server_folder
 from toolkit.feeder.link import Link
@@ -236,7 +237,7 @@ class Feeder:
             refuse_foreign(built.recipe.get("family"), await self._about_loras(built.graph))
         except Exception as error:  # the top of a job: what breaks its graph must not stop the line behind it
             refusal = reason_of(error) if isinstance(error, ToolkitError) else _stumbled(error)
-            log.warning("%s cannot be built: %s", job.id[:8], refusal.error)
+            log.warning("%s cannot be built: %s", job.id[:8], refusal.error, extra={"job_id": job.id})
             await self._database(lambda: self.ledger.end_unsent(job.id, refusal))
             return
         recipe = {**built.recipe, "simulated": bool(self._facts.get("simulated"))}
@@ -274,7 +275,7 @@ class Feeder:
                 continue
             job = await self._database(lambda attempt=attempt: self.ledger.job(attempt.job_id))  # type: ignore[misc]
             graph = await self._database(lambda attempt=attempt: self.ledger.graph(attempt.job_id, attempt.number))  # type: ignore[misc]
-            log.info("taking over %s attempt %d (%s)", job.id[:8], attempt.number, attempt.status)
+            log.info("taking over %s attempt %d (%s)", job.id[:8], attempt.number, attempt.status, extra={"job_id": job.id})
             self._run(Run(self.desk, job, attempt, graph, job.recipe, fresh=False))
         if self.runs:
             with contextlib.suppress(ServerError):
@@ -296,6 +297,7 @@ class Feeder:
 
     async def _way(self, run: Run) -> None:
         """The top of a run: a fault of ours is tried once more by asking the server, then costs this job and never the line behind it."""
+        logs.job.set(run.job.id)
         try:
             try:
                 await run.way()

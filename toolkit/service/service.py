@@ -11,6 +11,7 @@ import functools
 import html
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from toolkit.inputs import SIZE_LIMIT
 from toolkit.service.answers import Answers
 from toolkit.service.house import House
 from toolkit.service.jobs import Jobs
+from toolkit.service.metrics import CONTENT_TYPE, Metrics
 from toolkit.service.schemas import REFUSALS, openapi_of
 from toolkit.service.session import Session, sign_in_page
 from toolkit.service.uploads import FORM_ROOM, Uploads
@@ -51,9 +53,12 @@ from toolkit.studio import Studio
 from toolkit.visitors import UPLOAD_PATHS, Visitors
 
 log = logging.getLogger(__name__)
+calls = logging.getLogger(f"{__name__}.calls")
 
 ANY_BODY_LIMIT = SIZE_LIMIT + FORM_ROOM  # bytes; REST's own limits are lower where they can be
 BODY_PAUSE_S = 20.0
+PREFIX = "/api/anime"
+ALIVE_PATH = f"{PREFIX}/health/live"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 STATUS_OF: Sequence[tuple[type[ToolkitError], int]] = (
     (RequestInvalid, 422),
@@ -71,65 +76,80 @@ STATUS_OF: Sequence[tuple[type[ToolkitError], int]] = (
 def build_service(studio: Studio, settings: Settings) -> FastAPI:
     """The REST application of a studio; the gate of `settings` stands before it and before whatever is mounted on it."""
     service = FastAPI(title="anime-toolkit", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, openapi_url="/api/openapi.json")
+    service.state.metrics = metrics = Metrics(studio)
     visitors = Visitors(studio._ledger, settings)
-    service.add_middleware(Door, gate=Gate.of(settings), visitors=visitors, home=settings.home)
+    service.add_middleware(Door, gate=Gate.of(settings), visitors=visitors, home=settings.home, metrics=metrics)
     _answer_errors(service, settings.home)
     for part in (Session(studio, visitors), Jobs(studio), Uploads(studio), House(studio), Answers(studio)):
-        service.include_router(part.routes(), prefix="/api/anime", responses=REFUSALS)
+        service.include_router(part.routes(), prefix=PREFIX, responses=REFUSALS)
     service.add_api_route("/sign-in", lambda: sign_in_page(), include_in_schema=False)
     service.openapi = functools.cache(lambda: openapi_of(service.routes))  # type: ignore[method-assign]
+    service.add_api_route("/metrics", lambda: Response(metrics.text(), media_type=CONTENT_TYPE), include_in_schema=False)
     service.add_api_route("/api/docs", lambda: HTMLResponse(_docs(service.openapi())), include_in_schema=False)
     _close_the_rest(service)
     return service
 
 
 class Door:
-    """The gate as ASGI middleware: before routes, and before the page that is mounted behind them."""
+    """The gate as ASGI middleware: before routes, and before the page that is mounted behind them. Every call is counted and logged here."""
 
-    def __init__(self, app: ASGIApp, gate: Gate, visitors: Visitors, home: Path) -> None:
-        self._app, self._gate, self._visitors, self._home = app, gate, visitors, home
+    def __init__(self, app: ASGIApp, gate: Gate, visitors: Visitors, home: Path, metrics: Metrics) -> None:
+        self._app, self._gate, self._visitors, self._home, self._metrics = app, gate, visitors, home, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or answer the refusal."""
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
+        answer, began = _Answer(send), time.perf_counter()
+        try:
+            await self._let_in(scope, receive, answer)
+        finally:
+            if answer.status:
+                self._note(scope, answer, time.perf_counter() - began)
+
+    async def _let_in(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
             self._check(scope)
             if scope["path"] in UPLOAD_PATHS and not scope["visitor"].is_owner:
                 await run_in_threadpool(self._visitors.take_upload, scope["visitor"], _header(scope, b"content-length"))
         except ToolkitError as refused:
             if scope["type"] == "websocket":
-                return await send({"type": "websocket.close", "code": 1008, "reason": refused.message[:100]})
+                return await answer({"type": "websocket.close", "code": 1008, "reason": refused.message[:100]})
             wants_page = refused.code == "sign_in_required" and scope["method"] == "GET" and "text/html" in (_header(scope, b"accept") or "")
-            return await (sign_in_page(401) if wants_page else _refusal(refused, self._home))(scope, receive, send)
-        await self._pass_on(scope, receive, send)
+            return await (sign_in_page(401) if wants_page else _refusal(refused, self._home))(scope, receive, answer)
+        await self._pass_on(scope, receive, answer)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         """Answer what nobody foresaw in one sentence and log it; passed on, uvicorn would cut off a connection that can be used again."""
-        has_begun = False
-
-        async def watched(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
         try:
-            await self._app(scope, _bounded(receive), watched)
+            await self._app(scope, _bounded(receive), answer)
         except Refused as refused:  # of a body, by who reads it without REST's own limits
-            if has_begun:
+            if answer.status:
                 raise
-            await _refusal(refused)(scope, receive, send)
+            await _refusal(refused)(scope, receive, answer)
         except Exception:
-            if has_begun or scope["type"] != "http":
+            if answer.status or scope["type"] != "http":
                 raise
             log.exception("%s %s failed", scope["method"], scope["path"])
             sentence = Refused(500, "internal_error", "Something failed that nobody foresaw.", hint="The program's own output says what.")
-            await _refusal(sentence)(scope, receive, send)
+            await _refusal(sentence)(scope, receive, answer)
+
+    def _note(self, scope: Scope, answer: _Answer, seconds: float) -> None:
+        """Count the call and log it, without its query, in which a caller may have put what is secret."""
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.count(method, getattr(scope.get("route"), "path", "other").removeprefix(PREFIX), answer.status, seconds)
+        if calls.isEnabledFor(logging.INFO):
+            path = scope["path"][:200]
+            about = {"method": method, "path": path, "status": answer.status, "ms": round(1000 * seconds, 1)}
+            job_id = scope.get("path_params", {}).get("job_id") or answer.job_id
+            calls.info("%s %s: %d", method, path, answer.status, extra=about | {"job_id": job_id})
 
     def _check(self, scope: Scope) -> None:
         host, origin, authorization = (_header(scope, name) for name in (b"host", b"origin", b"authorization"))
         self._gate.check_host(host)
         self._gate.check_origin(origin, host)
+        if scope["path"] == ALIVE_PATH:  # asks no ledger, so that a locked one is no reason to restart this process
+            return self._gate.check_token(authorization)
         address, cookie = (scope["client"] or ("",))[0], (_header(scope, b"cookie") or "").replace(", ", "; ")
         scope["visitor"] = self._visitors.admit(scope.get("method", "GET"), scope["path"], authorization=authorization, cookie=cookie, address=address)
 
@@ -152,6 +172,23 @@ def _bounded(receive: Receive) -> Receive:
         return message
 
     return bounded
+
+
+class _Answer:
+    """What was answered so far: the status, 0 before it begins, and the job that was made."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        self.job_id: str | None = None
+
+    async def __call__(self, message: Message) -> None:
+        """Look at the beginning of the answer and pass it on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            places = [value.decode("latin-1") for name, value in message.get("headers", []) if name == b"location"]
+            self.job_id = next((place.rsplit("/", 1)[1] for place in places if place.startswith("/api/anime/jobs/")), None)
+        await self._send(message)
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
