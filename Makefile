@@ -24,7 +24,8 @@ again: $(STAMP)
 
 # 10,000 histories, a day of 5,000 jobs, each crash point 50 times: an hour or two
 soak: $(STAMP)
-	TOOLKIT_HISTORIES=10000 TOOLKIT_SOAK_JOBS=5000 TOOLKIT_CRASH_REPEATS=50 $(BIN)/python -m pytest $(WORKERS) -rP tests/faults/test_histories.py tests/faults/test_crashes.py $(ARGS)
+	TOOLKIT_HISTORIES=10000 TOOLKIT_SOAK_JOBS=5000 TOOLKIT_CRASH_REPEATS=50 TOOLKIT_SCHEMA_EXAMPLES=100 \
+		$(BIN)/python -m pytest $(WORKERS) -rP tests/faults/test_histories.py tests/faults/test_crashes.py tests/test_schemas.py $(ARGS)
 
 browser: $(STAMP)
 	$(BIN)/python -m pytest -m browser $(ARGS)
