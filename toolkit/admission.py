@@ -21,6 +21,7 @@ from toolkit.errors import ToolkitError
 from toolkit.settings import Settings
 
 BODY_LIMIT = 2_000_000  # bytes; the longest prompt is 10,000 characters, the rest is room for workflows
+NESTING = 100  # levels of JSON
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -187,6 +188,7 @@ def parse_object(raw: bytes | str) -> dict[str, Any]:
         raise Refused(400, "bad_json", "The body holds a number with too many digits.") from error
     if not isinstance(found, dict):
         raise Refused(400, "not_an_object", f'The body is a JSON {_word(found)}: send an object, such as {{"prompt": "..."}}.')
+    _check_nesting(found)
     _check_unicode(text, found)
     return found
 
@@ -212,6 +214,16 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise Refused(400, "duplicate_key", f"`{_printable(name)}` is given twice.", field=_printable(name))
         found[name] = value
     return found
+
+
+def _check_nesting(found: dict[str, Any]) -> None:
+    """Refuse what is nested deeper than any workflow: later readers recurse, too."""
+    level: list[Any] = [found]
+    for _ in range(NESTING):
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer) if isinstance(inner, dict | list)]
+        if not level:
+            return
+    raise Refused(400, "bad_json", f"The body is nested too deeply: more than {NESTING} levels.")
 
 
 def _check_unicode(text: str, found: dict[str, Any]) -> None:

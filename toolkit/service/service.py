@@ -198,12 +198,16 @@ def _header(scope: Scope, name: bytes) -> str | None:
 
 
 def _refusal(error: ToolkitError, home: Path | None = None) -> JSONResponse:
-    if isinstance(error, Refused):
-        return JSONResponse(error_json(error, home=home), error.status, headers=error.headers)
-    if isinstance(error, QuotaReached):
-        return JSONResponse(error_json(error, home=home), 429, headers={"Retry-After": str(math.ceil(error.retry_after_s))})
+    """A refusal with a next step, if only where to read on."""
     status = next((status for kind, status in STATUS_OF if isinstance(error, kind)), 500)
-    return JSONResponse(error_json(error, home=home), status)
+    headers: Mapping[str, str] | None = None
+    if isinstance(error, Refused):
+        status, headers = error.status, error.headers
+    elif isinstance(error, QuotaReached):
+        status, headers = 429, {"Retry-After": str(math.ceil(error.retry_after_s))}
+    said = error_json(error, home=home)
+    said["error"].setdefault("hint", "/api/docs lists the calls and what they take.")
+    return JSONResponse(said, status, headers=headers)
 
 
 def _answer_errors(service: FastAPI, home: Path) -> None:
