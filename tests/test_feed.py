@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -16,8 +17,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.conftest import end_children
 from toolkit import Studio
 from toolkit.feed import Feed
-from toolkit.jobs import FINAL
+from toolkit.jobs import FINAL, Instant, JobStatus
+from toolkit.ledger import Claim, LiveBoard, NewJob
 from toolkit.mailbox import Mailbox, Update
+from toolkit.progress import Progress
+from toolkit.requests import WorkflowRequest
 from toolkit.settings import Settings
 
 PATIENCE_S = 20.0
@@ -227,6 +231,54 @@ async def test_a_stuck_watcher_is_dropped_and_the_others_get_everything(studio):
             assert "running" in statuses
             stuck.transport.abort()
             await stuck.wait_closed()
+
+
+@asynccontextmanager
+async def stuck_watchers(feed, count):
+    """Watchers of everything that read nothing, and whose systems take next to nothing for them."""
+    stuck = []
+    for _ in range(count):
+        deaf = socket.socket()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", feed.port))
+        deaf.setblocking(False)
+        stuck.append(await connect(f"ws://127.0.0.1:{feed.port}/", sock=deaf, max_queue=1))
+        stuck[-1].transport.pause_reading()
+        await stuck[-1].send(json.dumps({"type": "subscribe", "job_id": "*"}))
+    yield
+    for watcher in stuck:
+        watcher.transport.abort()
+        await watcher.wait_closed()
+
+
+def running_jobs(studio, count):
+    """Jobs that a server is said to run, of which only the ledger knows."""
+    graph = {"1": {"class_type": "SaveImage", "inputs": {}}}
+    jobs = studio._ledger.accept(*(NewJob(WorkflowRequest(workflow=graph), ["http://127.0.0.1:9"], reuse=False) for _ in range(count)))
+    epoch = studio._ledger.take_server("http://127.0.0.1:9")
+    for job in jobs:
+        attempt = studio._ledger.sending(Claim(job.id, "http://127.0.0.1:9", epoch, graph))
+        studio._ledger.record(attempt, epoch, JobStatus.RUNNING, started=Instant.now(), acknowledged=1)
+    return jobs
+
+
+async def test_twenty_watchers_that_never_read_slow_nobody_and_take_no_memory(home):
+    with Studio("http://127.0.0.1:9", home=home) as studio:
+        async with feeding(studio, send_timeout_s=PATIENCE_S) as feed, watching(feed) as client, stuck_watchers(feed, 20):
+            jobs, board = running_jobs(studio, 10), LiveBoard(home)
+            await client.say(type="subscribe", job_id="*")
+            await client.until(lambda told: told["type"] == "statistics")
+            began = time.monotonic()
+            for step in range(100):  # to each stuck one a megabyte that it does not take
+                for job in jobs:
+                    await asyncio.to_thread(board.show, job.id, Progress(node="x" * 1000, step=step, steps=100).dump())
+                await client.until(lambda told, step=step: told["type"] == "progress_update" and told["progress"]["step"] == step)
+            assert time.monotonic() - began < 10.0  # 0.1 s a round of ten jobs, written and told; one send that waits takes 20 s
+            assert feed.count() == 21
+            deaf = [watcher for watcher in feed._watchers if len(watcher.mailbox)]
+            assert len(deaf) == 20  # they are stuck indeed, and still there
+            assert max(len(watcher.mailbox) for watcher in deaf) <= 3 * len(jobs)
+            board.close()
 
 
 async def test_an_abrupt_exit_and_a_foreign_protocol_log_nothing(studio, caplog):

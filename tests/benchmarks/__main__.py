@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import eta, order
+from tests.benchmarks import eta, faces, order
 from tests.benchmarks.crowds import cards, from_one_cell
 from tests.benchmarks.log import measured
 from tests.benchmarks.throughput import PAIRS, full_folder, paired
@@ -48,6 +48,7 @@ def main() -> None:
         "throughput": lambda: _throughput(row, real),
         "order": lambda: order.measure(row, real),
         "eta": lambda: eta.measure(row, real),
+        "faces": lambda: _faces(row),
         "log": lambda: measured(row, int(os.environ.get("TOOLKIT_BENCH_JOBS", "100000"))),
     }
     for name in sys.argv[1:] or parts:
@@ -75,6 +76,12 @@ def _throughput(row: Row, real: str | None) -> None:
                 if output:
                     full_folder("real", Path(output), studio, row)
             end_children(home)
+
+
+def _faces(row: Row) -> None:
+    os.environ |= {"TOOLKIT_ENGINE_STEP_S": "0", "TOOLKIT_ENGINE_LOAD_S": "0"}
+    with tempfile.TemporaryDirectory() as folder:
+        faces.measure(Path(folder), row)
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
