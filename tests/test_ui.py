@@ -324,10 +324,11 @@ def client(studio: Studio) -> Iterator[TestClient]:
         yield client
 
 
-def test_no_event_of_the_page_is_a_public_endpoint(studio: Studio) -> None:
+def test_only_what_programs_may_call_is_a_public_endpoint(studio: Studio) -> None:
     page = asyncio.run(built(studio))
-    assert page.get_api_info() == {"named_endpoints": {}, "unnamed_endpoints": {}}
-    assert {fn.api_visibility for fn in page.fns.values()} == {"private"}
+    info = page.get_api_info()
+    assert (set(info["named_endpoints"]), info["unnamed_endpoints"]) == ({"/image", "/video"}, {})
+    assert {fn.api_name for fn in page.fns.values() if fn.api_visibility != "private"} == {"image", "video"}
 
 
 def test_no_event_waits_for_another_one(studio: Studio) -> None:

@@ -1,7 +1,7 @@
 """The page itself: its parts, where they stand, and what happens when one presses.
 
 Owns layout and wiring. A press submits and returns; following a job is an event of its own without a limit on how many run at once, so
-gradio's queue never holds a job. No event is part of a public API: programs use REST.
+gradio's queue never holds a job. What programs may call is programs.py's; no other event is part of a public API.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from toolkit.studio import Studio
 from toolkit.ui import cards
 from toolkit.ui.form import AS_PRESET, OWN_SIZE, PICTURE_SIZES, PRESETS, SIZES, request_of
 from toolkit.ui.live import Live, View, look
+from toolkit.ui.programs import program_calls
 from toolkit.ui.workflow import Press, WorkflowHandlers, visitor_of, workflow_tab
 from toolkit.visitors import THE_OWNER, Visitor
 
@@ -132,6 +133,8 @@ def build_page(studio: Studio) -> gr.Blocks:
         _wire_rest(page, handlers, fields["seed"], keep, shown, stage, cancel, latest, server)
     for event in page.fns.values():
         event.api_visibility = "private"  # gr.render has no word for that
+    with page:
+        program_calls(studio)
     page.queue(default_concurrency_limit=None)
     return page
 
