@@ -198,7 +198,7 @@ def _header(scope: Scope, name: bytes) -> str | None:
 
 
 def _refusal(error: ToolkitError, home: Path | None = None) -> JSONResponse:
-    """A refusal with a next step, if only where to read on."""
+    """A refusal; what the caller can mend comes with a next step, if only where to read on."""
     status = next((status for kind, status in STATUS_OF if isinstance(error, kind)), 500)
     headers: Mapping[str, str] | None = None
     if isinstance(error, Refused):
@@ -206,7 +206,8 @@ def _refusal(error: ToolkitError, home: Path | None = None) -> JSONResponse:
     elif isinstance(error, QuotaReached):
         status, headers = 429, {"Retry-After": str(math.ceil(error.retry_after_s))}
     said = error_json(error, home=home)
-    said["error"].setdefault("hint", "/api/docs lists the calls and what they take.")
+    if status < 500:
+        said["error"].setdefault("hint", "/api/docs lists the calls and what they take.")
     return JSONResponse(said, status, headers=headers)
 
 
