@@ -196,6 +196,18 @@ def test_a_job_is_read_from_memory_until_it_changes(ledger):
     assert ledger.job(job.id).status == "cancelled"
 
 
+def test_what_was_read_before_is_remembered_by_its_whole_id_until_it_changes_or_goes(ledger):
+    job = accepted(ledger)
+    assert ledger.remembered(job.id) is None
+    assert ledger.remembered(ledger.job(job.id).id[:8]) is None
+    assert ledger.remembered(job.id) is ledger.job(job.id)
+    ledger.ask_cancel(job.id)
+    assert ledger.remembered(job.id).status == "cancelled"
+    assert ledger.job(job.id).status == "cancelled"
+    ledger.forget([job.id])
+    assert ledger.remembered(job.id) is None
+
+
 def test_a_job_that_changes_while_it_is_read_is_read_again(ledger, monkeypatch):
     job, read = accepted(ledger), Ledger._jobs
 

@@ -1,7 +1,8 @@
 """The routes about jobs: ask, find, cancel, retry, fetch.
 
 Owns how a body and a query are read. The studio's calls read and write SQLite and may look at a server, so they run on threads: plain `def`
-routes, which FastAPI puts on its pool, and the loop that serves the feed never waits.
+routes, which FastAPI puts on its pool, and the loop that serves the feed never waits. A job that was read before and has ended is answered on
+the loop: that is one look-up, and what callers who wait for it ask most.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from toolkit.admission import BODY_LIMIT, Refused, parse_object, too_large
+from toolkit.jobs import Job
 from toolkit.ledger import Key
 from toolkit.progress import Range
 from toolkit.requests import ImageRequest, VideoRequest, WorkflowRequest, parse_request
@@ -24,7 +27,7 @@ from toolkit.requests import Request as JobRequest
 from toolkit.service.files import file_response
 from toolkit.service.schemas import KEY, KEY_HEADER, Accepted, CheckBody, Checked, JobSaid, JobsPage, JobsQuery, Planned, WorkflowBody, asks, gives, read, takes
 from toolkit.shapes import job_json, jobs_json, workflow_json
-from toolkit.studio import JobHandle, Studio
+from toolkit.studio import Studio
 from toolkit.visitors import THE_OWNER, Visitor
 
 
@@ -100,12 +103,12 @@ class Jobs:
         """Their paths below /api/anime."""
         routes = APIRouter()
         keyed = {"parameters": [KEY_HEADER]}
+        routes.add_api_route("/jobs/{job_id}", self.job, **gives(JobSaid))  # first, since routes are looked through in this order
         for path, method, body in (("image", self.image, ImageRequest), ("video", self.video, VideoRequest), ("workflow", self.workflow, WorkflowBody)):
             routes.add_api_route(f"/generate/{path}", method, methods=["POST"], **gives(Accepted, 202), openapi_extra=takes(body, **keyed))
         routes.add_api_route("/validate", self.validate, methods=["POST"], **gives(Checked), openapi_extra=takes(CheckBody))
         routes.add_api_route("/plan", self.plan, methods=["POST"], **gives(Planned), openapi_extra=takes(ImageRequest))
         routes.add_api_route("/jobs", self.jobs, **gives(JobsPage), openapi_extra=asks(JobsQuery))
-        routes.add_api_route("/jobs/{job_id}", self.job, **gives(JobSaid))
         routes.add_api_route("/jobs/{job_id}/cancel", self.cancel, methods=["POST"], **gives(JobSaid))
         routes.add_api_route("/jobs/{job_id}/retry", self.retry, methods=["POST"], **gives(JobSaid, 202), openapi_extra=keyed)
         routes.add_api_route("/jobs/{job_id}/files/{name:path}", self.file, response_class=FileResponse)
@@ -160,18 +163,18 @@ class Jobs:
         total = ledger.count(status=query.status, project=query.project, kind=query.kind, person=person)
         return {"jobs": jobs_json(self._studio, shown), "total": total, "next_cursor": str(shown[-1].seq) if more else None}
 
-    def job(self, job_id: str) -> JSONResponse:
+    async def job(self, job_id: str) -> JSONResponse:
         """A job by its id or an unambiguous beginning of it."""
-        job = self._studio._ledger.job(job_id)
-        if not job.is_final:
-            self._studio._feed_open([job])
-        return JSONResponse(job_json(job, self._studio._progress_of(job)))
+        job = self._studio._ledger.remembered(job_id)
+        if job is not None and job.is_final:  # what is asked for most often; a thread's turn would cost more than the answer
+            return JSONResponse(self._shown(job))
+        return JSONResponse(await run_in_threadpool(lambda: self._shown(self._studio.job(job_id).job)))
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Take a job out of the line or stop it on its server; one that has ended stays as it is."""
         handle = self._studio.job(job_id)
         handle.cancel()
-        return self._shown(handle)
+        return self._shown(handle.job)
 
     def retry(self, job_id: str, request: Request) -> JSONResponse:
         """The same request as a new job, with `retry_of` set."""
@@ -179,10 +182,9 @@ class Jobs:
         if not job.is_final:
             raise Refused(409, "job_open", f"Job {job.id[:8]} has not ended: it is {job.status}.", hint="Cancel it first.")
         again = self._studio._retry(job, "rest", key)
-        return JSONResponse(self._shown(again), 202, headers={"Location": f"/api/anime/jobs/{again.id}"})
+        return JSONResponse(self._shown(again.job), 202, headers={"Location": f"/api/anime/jobs/{again.id}"})
 
-    def _shown(self, handle: JobHandle) -> dict[str, Any]:
-        job = handle.job
+    def _shown(self, job: Job) -> dict[str, Any]:
         return job_json(job, self._studio._progress_of(job))
 
     def file(self, job_id: str, name: str, request: Request) -> Response:

@@ -80,7 +80,7 @@ def build_service(studio: Studio, settings: Settings) -> FastAPI:
     visitors = Visitors(studio._ledger, settings)
     service.add_middleware(Door, gate=Gate.of(settings), visitors=visitors, home=settings.home, metrics=metrics)
     _answer_errors(service, settings.home)
-    for part in (Session(studio, visitors), Jobs(studio), Uploads(studio), House(studio), Answers(studio)):
+    for part in (Jobs(studio), Session(studio, visitors), Uploads(studio), House(studio), Answers(studio)):
         service.include_router(part.routes(), prefix=PREFIX, responses=REFUSALS)
     service.add_api_route("/sign-in", lambda: sign_in_page(), include_in_schema=False)
     service.openapi = functools.cache(lambda: openapi_of(service.routes))  # type: ignore[method-assign]
