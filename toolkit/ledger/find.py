@@ -299,11 +299,11 @@ class Finder:
         jobs: list[Job] = []
         for chunk in _chunks(ids):
             marks = ", ".join("?" * len(chunk))
-            files: dict[str, list[OutputFile]] = {}
+            found = self._database.rows(f"{rows.JOB_QUERY} WHERE {where % marks} ORDER BY jobs.seq", *chunk)
+            files: dict[str, list[OutputFile]] = {}  # read after their jobs: one that ends in between is seen open with its files, never done without them
             for row in self._database.rows(f"SELECT * FROM files WHERE job_id IN ({marks}) ORDER BY job_id, number", *chunk):
                 files.setdefault(row["job_id"], []).append(rows.read_file(row, self.projects))
-            query = f"{rows.JOB_QUERY} WHERE {where % marks} ORDER BY jobs.seq"
-            jobs += [rows.read_job(row, files.get(row["id"], [])) for row in self._database.rows(query, *chunk)]
+            jobs += [rows.read_job(row, files.get(row["id"], [])) for row in found]
         return jobs
 
 
