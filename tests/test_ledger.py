@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -95,6 +96,46 @@ def test_jobs_are_returned_in_the_order_they_were_given(ledger):
     assert [job.seq for job in jobs] == sorted(job.seq for job in jobs)
     assert len({job.revision for job in jobs}) == 1
     assert [open_job.id for open_job in ledger.open_jobs()] == [job.id for job in jobs]
+
+
+def test_writes_together_are_seen_by_others_at_the_end_of_the_block_all_or_none(ledger):
+    other = Ledger(ledger.home)
+    with ledger.together():
+        accepted(ledger, "a")
+        accepted(ledger, "b")
+        assert (ledger.count(), other.count()) == (2, 0)
+    assert other.count() == 2
+    with pytest.raises(sqlite3.IntegrityError):
+        twice_together(ledger, new("c", id=str(uuid.uuid4())))
+    assert (ledger.count(), other.count()) == (2, 2)
+    with pytest.raises(HomeUnusable, match="failed"):
+        beside_a_fault_that_nobody_tells(ledger, new("c", id=str(uuid.uuid4())))
+    assert (ledger.count(), other.count()) == (2, 2)
+    assert accepted(ledger, "d").prompt == other.latest().prompt == "d"
+    other.close()
+
+
+def twice_together(ledger: Ledger, job: NewJob) -> None:
+    with ledger.together():
+        ledger.accept(job)
+        ledger.accept(job)
+
+
+def beside_a_fault_that_nobody_tells(ledger: Ledger, job: NewJob) -> None:
+    with ledger.together():
+        with contextlib.suppress(sqlite3.IntegrityError):
+            ledger.accept(job)
+            ledger.accept(job)
+        accepted(ledger)
+
+
+def test_reading_together_keeps_no_other_process_from_writing(ledger):
+    other = Ledger(ledger.home)
+    with ledger.together():
+        assert ledger.count() == 0
+        accepted(other)
+    assert ledger.count() == 1
+    other.close()
 
 
 def test_a_batch_is_accepted_whole_or_not_at_all(ledger):
@@ -1376,3 +1417,13 @@ def test_a_retry_takes_the_place_of_what_failed_and_later_jobs_stand_behind(ledg
     (again,) = ledger.accept(new("a", group_id="g", group_name="cfg test", retry_of=first))
     (later,) = ledger.accept(new("a clip", group_id="g", group_name="cfg test"))
     assert [cell.job_id for cell in ledger.cells("g")] == [again.id, second, later.id]
+
+
+def test_the_line_reads_of_a_large_home_only_what_changed(ledger, monkeypatch):
+    line, asked, inner = ledger.line(), [], ledger._database.rows
+    line.jobs()
+    accepted(ledger)
+    monkeypatch.setattr(ledger._database, "rows", lambda query, *values: asked.append((query, values)) or inner(query, *values))
+    assert len(line.jobs()) == 1
+    plan = [row["detail"] for query, values in asked for row in inner(f"EXPLAIN QUERY PLAN {query}", *values)]
+    assert "SEARCH jobs USING INDEX jobs_revision (revision>?)" in plan

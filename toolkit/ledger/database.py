@@ -62,15 +62,39 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A short write: BEGIN IMMEDIATE, after checking that file and schema are still ours."""
         connection = self.connection()
+        joined: list[bool] | None = getattr(self._local, "joined", None)
         with self._border():
-            connection.execute("BEGIN IMMEDIATE")
             try:
-                self._check()
+                if not connection.in_transaction:
+                    connection.execute("BEGIN IMMEDIATE")
+                    self._check()
                 yield connection
-                connection.execute("COMMIT")
+                if joined is None:
+                    connection.execute("COMMIT")
             except BaseException:
                 _roll_back(connection)
+                if joined is not None:
+                    joined.append(True)
                 raise
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Make one of this thread's transactions within the block: durable at its end, all or none, whoever hides the fault of one."""
+        connection = self.connection()
+        failed: list[bool] = []
+        self._local.joined = failed
+        try:
+            yield
+            if failed:
+                raise HomeUnusable(f"One of several writes to {self.path} failed.", path=str(self.path))
+            if connection.in_transaction:
+                with self._border():
+                    connection.execute("COMMIT")
+        except BaseException:
+            _roll_back(connection)
+            raise
+        finally:
+            self._local.joined = None
 
     def data_version(self) -> int:
         """Changes when another connection has committed; 6 microseconds a call, so it can be polled."""

@@ -255,7 +255,7 @@ class Finder:
 
     def catalog(self, url: str) -> NodeCatalog | None:
         """What the server can run, as last seen."""
-        found = self._database.rows("SELECT catalog FROM servers WHERE url = ?", url)
+        found = self._database.rows("SELECT catalog FROM catalogs WHERE server_url = ?", url)
         data = rows.unpacked(found[0]["catalog"]) if found else None
         return NodeCatalog(data.get("object_info", data), data.get("embeddings")) if data is not None else None
 

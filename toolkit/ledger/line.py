@@ -34,7 +34,8 @@ class Line:
             self._jobs = {row["seq"]: rows.read_open_job(row) for row in found}
             self._revision = revision  # read before the jobs: what changed in between is read twice, and nothing is missed
         elif revision != self._revision:
-            for row in self._database.rows(f"{QUERY} WHERE jobs.revision > ? AND jobs.seq > ? ORDER BY jobs.seq", self._revision, held_to):
+            # the `+`: SQLite would walk all jobs of the home to have these few in order
+            for row in self._database.rows(f"{QUERY} WHERE jobs.revision > ? AND +jobs.seq > ? ORDER BY +jobs.seq", self._revision, held_to):
                 self._take(row["seq"], rows.read_open_job(row))
             self._revision = revision
         return list(self._jobs.values())

@@ -129,8 +129,15 @@ ALTER TABLE jobs ADD COLUMN key_digest TEXT;
 CREATE UNIQUE INDEX jobs_key ON jobs(person, key) WHERE key IS NOT NULL
 """
 
+# A feeder looks at its server's row at every turn of the line; hundreds of kilobytes in the middle of it are pages to be walked over each time.
+CATALOGS_ASIDE = """
+CREATE TABLE catalogs (server_url TEXT PRIMARY KEY, catalog BLOB NOT NULL);
+INSERT INTO catalogs SELECT url, catalog FROM servers WHERE catalog IS NOT NULL;
+ALTER TABLE servers DROP COLUMN catalog
+"""
+
 # never change one that was released: append
-MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS, RECIPES, TALLIES_AND_OWNERS_WORDS, BATCHES_AND_DELETIONS, PEOPLE, CALLERS_KEYS)
+MIGRATIONS = (SCHEMA, FAULTS_AND_PAUSES, ETAS_AND_RATINGS, RECIPES, TALLIES_AND_OWNERS_WORDS, BATCHES_AND_DELETIONS, PEOPLE, CALLERS_KEYS, CATALOGS_ASIDE)
 
 FILE_COLUMNS = tuple(f.name for f in fields(OutputFile) if f.name != "path")
 JOB_QUERY = """

@@ -13,6 +13,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ class Ledger(Chronicle):
         super().__init__(home, Database(home / "ledger.sqlite", rows.MIGRATIONS, durable=True))
         self.id = identify(self._database)
         self.people = People(self._database)
+
+    def together(self) -> AbstractContextManager[None]:
+        """A block whose writes, of this thread, are one: durable at its end, all or none."""
+        return self._database.together()
 
     # ---- accept -------------------------------------------------------------------------------------------------------
 
@@ -101,20 +106,22 @@ class Ledger(Chronicle):
             job = connection.execute("SELECT * FROM jobs WHERE id = ?", (claim.job_id,)).fetchone()
             if job is None or job["status"] != JobStatus.QUEUED or job["cancel_asked"]:
                 return None
-            number = job["attempt"] + 1
+            number, sent = job["attempt"] + 1, Instant.now()
             prompt_id = claim.job_id if number == 1 else str(uuid.uuid4())
             connection.execute(
                 "INSERT INTO attempts (job_id, number, prompt_id, reason, server_url, epoch, environment_id, status, instance, sent, graph)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, 'submitted', ?, ?, ?)",
                 (claim.job_id, number, prompt_id, claim.reason, claim.server_url, claim.epoch, claim.environment_id, claim.instance,
-                 rows.instant_text(Instant.now()), rows.packed(claim.graph)),
+                 rows.instant_text(sent), rows.packed(claim.graph)),
             )  # fmt: skip
             known = json.loads(job["warnings"])
             update_job(
                 connection, claim.job_id, status=JobStatus.SUBMITTED, attempt=number, recipe=json.dumps(claim.recipe),
                 warnings=json.dumps(known + [text for text in claim.warnings if text not in known]),
             )  # fmt: skip
-        return self.attempt(claim.job_id)
+        return Attempt(
+            claim.job_id, number, prompt_id, claim.reason, claim.server_url, JobStatus.SUBMITTED, claim.environment_id, instance=claim.instance, sent=sent
+        )  # fmt: skip
 
     def record(self, attempt: Attempt, epoch: int, status: JobStatus | None = None, **facts: Any) -> bool:
         """Write what was learned of an attempt in flight: acknowledged, queue_number, submitted, started, dropped; False if it is no longer open."""
@@ -222,11 +229,13 @@ class Ledger(Chronicle):
             facts = {**facts, **({"price_per_hour": price} if price is not None else {})}
             environment_id = _environment(url, facts, before)
             connection.execute(
-                "INSERT INTO servers (url, instance, environment_id, facts, catalog, catalog_hash, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO servers (url, instance, environment_id, facts, catalog_hash, seen_at) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (url) DO UPDATE SET instance = excluded.instance, environment_id = excluded.environment_id, facts = excluded.facts,"
-                " catalog = coalesce(excluded.catalog, catalog), catalog_hash = coalesce(excluded.catalog_hash, catalog_hash), seen_at = excluded.seen_at",
-                (url, instance, environment_id, json.dumps(dict(facts)), blob, digest, now),
+                " catalog_hash = coalesce(excluded.catalog_hash, catalog_hash), seen_at = excluded.seen_at",
+                (url, instance, environment_id, json.dumps(dict(facts)), digest, now),
             )
+            if blob is not None:
+                connection.execute("INSERT OR REPLACE INTO catalogs VALUES (?, ?)", (url, blob))
             connection.execute(
                 "INSERT INTO environments VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (environment_id) DO UPDATE SET last_seen_at = excluded.last_seen_at,"
                 " revision = excluded.revision",
