@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from tests.faults.layer import Layer
 from toolkit import ImageRequest, JobHandle, Studio
 from toolkit.engine.execution import Options
 from toolkit.errors import JobCancelled, JobFailed, JobTimeout, ModelUnknown, ServerUnreachable
+from toolkit.feeder.clerk import Clerk
 from toolkit.feeder.collect import Desk
 from toolkit.feeder.feeder import Feeder
 from toolkit.feeder.run import Run
@@ -407,7 +409,7 @@ async def test_a_fault_of_ours_costs_its_job_and_not_the_feeder(tmp_path: Path, 
     assert (ended.status, ended.failure_kind, tried) == ("failed", "toolkit_error", 2)
     assert "nobody thought of this" in (ended.error or "")
     assert feeder._failure is None
-    feeder._executor.shutdown()
+    feeder._clerk.close()
     feeder.ledger.close()
     feeder.board.close()
 
@@ -422,3 +424,67 @@ def test_what_a_server_forgot_is_sent_again_only_where_it_was_asked_for(tmp_path
         wait_for(lambda: handle.job.is_final)
         assert (handle.job.status, handle.job.attempt) == (status, attempts)
     end_children(tmp_path / "home")
+
+
+# ---- the clerk -----------------------------------------------------------------------------------------------------------------------
+
+
+class Batches:
+    """Stands for the ledger: remembers what was in a block, and what of it was undone."""
+
+    def __init__(self) -> None:
+        self.kept, self.undone = list[list[str]](), list[list[str]]()
+        self._now: list[str] | None = None
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        self._now = []
+        try:
+            yield
+            self.kept.append(self._now)
+        except BaseException:
+            self.undone.append(self._now)
+            raise
+        finally:
+            self._now = None
+
+    def write(self, word: str) -> str:
+        if word == "broken":
+            raise ValueError(word)
+        self.kept.append([word]) if self._now is None else self._now.append(word)
+        return word
+
+
+async def busy_clerk(batches: Batches) -> tuple[Clerk, threading.Event, asyncio.Task[bool]]:
+    """A clerk that is at work until the event is set."""
+    clerk, go_on = Clerk(batches.together), threading.Event()
+    first = asyncio.create_task(clerk.ask(lambda: go_on.wait(10)))
+    await asyncio.sleep(0)
+    return clerk, go_on, first
+
+
+async def test_what_waits_for_a_commit_goes_into_the_next_one_together() -> None:
+    batches = Batches()
+    clerk, go_on, first = await busy_clerk(batches)
+    asked = [asyncio.create_task(clerk.ask(lambda word=word: batches.write(word))) for word in "abc"]
+    await asyncio.sleep(0)
+    asked[1].cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    assert (await first, await asked[0], await asked[2], asked[1].cancelled()) == (True, "a", "c", True)
+    assert batches.kept == [["a", "c"]]
+    clerk.close()
+
+
+async def test_who_fails_in_a_batch_fails_alone() -> None:
+    batches = Batches()
+    clerk, go_on, first = await busy_clerk(batches)
+    asked = [asyncio.create_task(clerk.ask(lambda word=word: batches.write(word))) for word in ("a", "broken", "c")]
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await first
+    assert (await asked[0], await asked[2]) == ("a", "c")
+    with pytest.raises(ValueError, match="broken"):
+        await asked[1]
+    assert (batches.undone, batches.kept) == ([["a"]], [["a"], ["c"]])
+    clerk.close()

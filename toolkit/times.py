@@ -71,17 +71,18 @@ class LearnedTimes:
     def __init__(self) -> None:
         self._first: defaultdict[Key, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
         self._step: defaultdict[Key, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
+        self._views: deque[_View] = deque(maxlen=8)  # a graph is asked for when it is sent, when the server tells what it has cached, and at its end
 
     def learn(self, graph: Mapping[str, Any], nodes: Sequence[NodeTiming]) -> None:
         """Take the nodes of a run; cached ones and those that were not watched teach nothing."""
-        view = _View.of(graph, cold=any(node.model is not None and not node.cached for node in nodes))
+        view, cold = self._seen(graph), any(node.model is not None and not node.cached for node in nodes)
         for node in nodes:
             if node.cached or node.elapsed_s is None or node.node_id not in graph:
                 continue
             first, step = node.elapsed_s, None
             if node.steps and node.steps > 1 and node.first_step_s is not None:
                 first, step = node.first_step_s, (node.elapsed_s - node.first_step_s) / (node.steps - 1)
-            for key, scale in view.keys(node.node_id):
+            for key, scale in view.keys(node.node_id, cold):
                 self._first[key].append(first / scale)
                 if step is not None:
                     self._step[key].append(step / scale)
@@ -89,8 +90,15 @@ class LearnedTimes:
     def of(self, graph: Mapping[str, Any], cached: Collection[str] = ()) -> dict[str, NodeTime | None]:
         """What each node that is not cached will take; None where nothing like it was ever seen."""
         todo = [node_id for node_id in graph if node_id not in cached]
-        view = _View.of(graph, cold=any(reads_a_model(graph[node_id]) for node_id in todo))
-        return {node_id: self._node(view.keys(node_id)) for node_id in todo}
+        view, cold = self._seen(graph), any(reads_a_model(graph[node_id]) for node_id in todo)
+        return {node_id: self._node(view.keys(node_id, cold)) for node_id in todo}
+
+    def _seen(self, graph: Mapping[str, Any]) -> _View:
+        view = next((view for view in self._views if view.graph is graph), None)
+        if view is None:
+            view = _View.of(graph)
+            self._views.append(view)
+        return view
 
     def _node(self, keys: Sequence[tuple[Key, float]]) -> NodeTime | None:
         first = _pooled([(self._first.get(key), scale) for key, scale in keys])
@@ -108,24 +116,23 @@ class _View:
     shapes: Mapping[str, str]
     model: str | None
     work: float
-    cold: bool
 
     @classmethod
-    def of(cls, graph: Mapping[str, Any], *, cold: bool) -> _View:
+    def of(cls, graph: Mapping[str, Any]) -> _View:
         recipe = recipe_of(graph)
         sizes = [recipe.get(name) for name in ("width", "height", "batch_size", "frames")]
         work = 1.0
         for size in sizes:
             work *= size if isinstance(size, (int, float)) and size > 0 else 1
-        return cls(graph, digests(graph, SAME_STEP), recipe["model"], work / 1e6 if work > 1 else 1.0, cold)
+        return cls(graph, digests(graph, SAME_STEP), recipe["model"], work / 1e6 if work > 1 else 1.0)
 
-    def keys(self, node_id: str) -> list[tuple[Key, float]]:
+    def keys(self, node_id: str, cold: bool) -> list[tuple[Key, float]]:
         """Keys with what a time is divided by: pixels, but for what reads files."""
         node, shape = self.graph[node_id], self.shapes[node_id]
         class_type = str(node.get("class_type"))
         loads = reads_a_model(node)
         model, scale = (model_of(node), 1.0) if loads else (self.model, self.work)
-        return [((shape, self.cold), 1.0), ((class_type, model, self.cold), scale), ((shape,), 1.0), ((class_type,), scale)]
+        return [((shape, cold), 1.0), ((class_type, model, cold), scale), ((shape,), 1.0), ((class_type,), scale)]
 
 
 def reads_a_model(node: Mapping[str, Any]) -> bool:

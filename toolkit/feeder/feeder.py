@@ -1,7 +1,7 @@
 """Feeder: takes the next job of the common order to its server, two at a time, until nothing is open for a minute.
 
 Owns the server's epoch, its pulse on the live board, and who runs. Jobs are never held here: what is in flight is in the ledger, and a
-feeder that starts reconciles it. The database is asked on one thread of its own, since a commit may stall for seconds on a noisy disk.
+feeder that starts reconciles it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from toolkit import logs
 from toolkit.errors import HomeUnusable, ServerError, ToolkitError
+from toolkit.feeder.clerk import Clerk
 from toolkit.feeder.collect import Desk, reason_of, server_folder
 from toolkit.feeder.link import Link
 from toolkit.feeder.run import Run
@@ -36,7 +36,6 @@ from toolkit.settings import ServerAddress
 from toolkit.times import Cost
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 AT_ONCE = 2  # hides the 2 to 5 ms between jobs; more gives nothing and loses more when the server dies
 BEAT_S = 1.0
@@ -44,6 +43,7 @@ RECIPES_AT_ONCE = 50  # a fifth of a second
 RECIPES_TOLD = 300  # and jobs predicted, of those who wait; the others' times are unknown to the faces until they come nearer
 RECIPES_A_BEAT = 10  # that are built to say what they will take; one costs a millisecond or two
 LOOK_EVERY_S = 0.003  # at the ledger's version: one percent of a core
+LOOK_BUSY_S = 0.03  # while the server has all it may have: only a cancel could matter, and our own commits would show as changes
 SOCKET_WAIT_S = 1.5  # socket first; where it is refused or slow, polling alone will do
 LOOK_PAUSE_S = 0.5  # between looks at a server that does not answer
 LOOK_AGAIN_S = 300.0  # new model files show up in the catalog within this time
@@ -63,7 +63,8 @@ class Feeder:
         self.runs: dict[str, Run] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self._line = self.ledger.line()
-        self._executor = ThreadPoolExecutor(1, "ledger")
+        self._clerk = Clerk(self.ledger.together)
+        self._database = self._clerk.ask
         self._catalog: NodeCatalog | None = None
         self._facts: Mapping[str, Any] = {}
         self._jobs: list[OpenJob] = []
@@ -95,27 +96,25 @@ class Feeder:
             await self.link.close()
             with contextlib.suppress(ToolkitError):
                 await self._database(lambda: self.board.leave(self.address.url))
-            self._executor.shutdown()
+            self._clerk.close()
             self.ledger.close()
             self.board.close()
             log.info("done")
-
-    async def _database(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     # ---- the line -----------------------------------------------------------------------------------------------------
 
     async def _feed(self) -> None:
         """Look at the line whenever something changed; leave when nothing has been open for `idle_s`."""
-        version = -1
+        version, looked_at = -1, 0.0
         while True:
             if self._failure is not None:
                 raise self._failure
             self._wake.clear()
             if self.tasks:  # two long clips may leave the ledger unchanged for longer than `idle_s`
                 self._idle_since = time.monotonic()
-            if self.ledger.data_version() != version or not self.link.reachable or self._slots() > 0:
-                version = self.ledger.data_version()
+            busy = self._slots() == 0 and time.monotonic() - looked_at < LOOK_BUSY_S
+            if not busy and (self.ledger.data_version() != version or not self.link.reachable or self._slots() > 0):
+                version, looked_at = self.ledger.data_version(), time.monotonic()
                 jobs = self._jobs = self._open_jobs()
                 sent = [job for job in jobs if job.status in IN_FLIGHT]  # few, where thousands may wait
                 if any(job.server_url == self.address.url and job.id not in self.runs for job in sent):
@@ -138,13 +137,13 @@ class Feeder:
         return self._line.jobs()
 
     async def _changed(self, version: int) -> None:
-        """Wait until the ledger was written to, a run left the server, or a second has passed."""
-        deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline and not self._wake.is_set():
-            if self.ledger.data_version() != version:
+        """Wait until a run left the server, a prompt has arrived there, the ledger was written to, or a second has passed; 30 ms with no place free."""
+        busy = self._slots() == 0
+        for _ in range(1 if busy else round(1.0 / LOOK_EVERY_S)):
+            if self._wake.is_set() or (not busy and self.ledger.data_version() != version):
                 return
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
+                async with asyncio.timeout(LOOK_BUSY_S if busy else LOOK_EVERY_S):
                     await self._wake.wait()
 
     def _slots(self) -> int:
@@ -167,7 +166,8 @@ class Feeder:
             if job is None or not self._ready():
                 return
             await self._start(job)
-            jobs = self._jobs = self._open_jobs()  # another may have come back into the line meanwhile
+            if self._slots() > 0:
+                jobs = self._jobs = self._open_jobs()  # another may have come back into the line meanwhile
 
     def _lines(self, jobs: Sequence[OpenJob]) -> list[ServerLine]:
         """Our server, and those that share jobs with it as their feeders last told."""

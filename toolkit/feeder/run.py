@@ -68,28 +68,27 @@ class Run:
     async def way(self) -> None:
         """Submit if fresh, follow to the end on the server, collect the files, write the end."""
         self.desk.link.listeners[self.attempt.prompt_id] = self
-        showing = asyncio.create_task(self.live.go_on())
         try:
-            if self._fresh:
-                await self._submit()
-            found = await self._follow()
-            self._leave_server()
-            outcome = await self._collect(found) if isinstance(found, HistoryEntry) else await self._unless_traces(found)
-            self._note_start()
-            await self._account.end(outcome)
+            async with self.live.meanwhile():
+                if self._fresh:
+                    await self._submit()
+                found = await self._follow()
+                self._leave_server()
+                outcome = await self._collect(found) if isinstance(found, HistoryEntry) else await self._unless_traces(found)
+                self._note_start()
+                await self._account.end(outcome)
         finally:
             self._leave_server()
             self.desk.link.listeners.pop(self.attempt.prompt_id, None)
-            showing.cancel()
-            await asyncio.gather(showing, return_exceptions=True)
         if self.live.is_shown or not self._fresh:
             with contextlib.suppress(ToolkitError):  # only now, or a late write would put it back
                 await self.desk.database(lambda: self.desk.board.remove(self.attempt.job_id))
 
     def _leave_server(self) -> None:
         """Give the place on the server to the next job now: what is left of this one does not need it."""
-        self.on_server.clear()
-        self.desk.wake.set()
+        if self.on_server.is_set():
+            self.on_server.clear()
+            self.desk.wake.set()
 
     async def _submit(self) -> None:
         """POST once. In doubt, nothing is sent again before the server was asked."""
@@ -354,16 +353,17 @@ class Run:
 
     async def _fetched(self, collector: Collector, entry: HistoryEntry) -> Outcome:
         """What comes of its files; a job is `collecting` where that takes its time."""
-        task = asyncio.create_task(collector.collect(entry, self._dropped))
+        writing: list[asyncio.Task[None]] = []
+        timer = asyncio.get_running_loop().call_later(WRITE_S, lambda: writing.append(asyncio.create_task(self._note_collecting())))
         try:
-            await asyncio.wait({task}, timeout=WRITE_S)
-            if not task.done():
-                self._account.learn(JobStatus.COLLECTING)
-                await self._account.write()
-            return await task
+            return await collector.collect(entry, self._dropped)
         finally:
-            task.cancel()
-            await asyncio.wait({task})
+            timer.cancel()
+            await asyncio.gather(*writing)
+
+    async def _note_collecting(self) -> None:
+        self._account.learn(JobStatus.COLLECTING)
+        await self._account.write()
 
     async def _unless_traces(self, outcome: Outcome) -> Outcome:
         """The outcome of a prompt that is nowhere, unless the server's folder shows every file it was to make, under names that only it has."""

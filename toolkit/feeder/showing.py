@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ STALL_S = 300.0  # without a word, where no job of this kind has ended yet; neve
 
 
 class Showing:
-    """One attempt on the live board; `go_on()` runs until it is cancelled."""
+    """One attempt on the live board, while a block of `meanwhile` lasts."""
 
     def __init__(self, board: LiveBoard, database: Callable[..., Awaitable[Any]], job_id: str, tracker: ProgressTracker, on_server: asyncio.Event) -> None:
         self._board, self._database, self._job_id, self._tracker, self._on_server = board, database, job_id, tracker, on_server
@@ -48,11 +48,23 @@ class Showing:
         if len(preview.data) <= PREVIEW_LIMIT:
             self._preview = preview
 
-    async def go_on(self) -> None:
-        """Put what changed on the board, at a bounded pace; a job that is over before anybody could look costs no write."""
+    @contextlib.asynccontextmanager
+    async def meanwhile(self) -> AsyncIterator[None]:
+        """Show what goes on inside the block; what is over before anybody could look costs nothing."""
+        begun: list[asyncio.Task[None]] = []
+        timer = asyncio.get_running_loop().call_later(SHOW_EVERY_S, lambda: begun.append(asyncio.create_task(self._go_on())))
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for task in begun:
+                task.cancel()
+            await asyncio.gather(*begun, return_exceptions=True)
+
+    async def _go_on(self) -> None:
+        """Put what changed on the board, at a bounded pace."""
         shown, shown_at = None, 0.0
         while True:
-            await asyncio.sleep(SHOW_EVERY_S)
             progress, now = self._now(), time.monotonic()
             key = (progress.fraction, progress.node, progress.step, progress.stalled is None, self._preview is not None)
             if key != shown or now - shown_at >= AT_LEAST_EVERY_S:
@@ -61,6 +73,7 @@ class Showing:
                 with contextlib.suppress(ToolkitError):  # the board is losable; the job is not
                     await self._database(lambda text=text, data=data, kind=kind: self._board.show(self._job_id, text, data, kind))
                 shown, shown_at = key, now
+            await asyncio.sleep(SHOW_EVERY_S)
 
     def _now(self) -> Progress:
         started = self._tracker.started_at is not None
