@@ -14,7 +14,7 @@ from PIL import Image, ImageColor
 
 from tests.conftest import end_children
 from toolkit import ImageRef, ImageRequest, Lora, Studio, Workflow
-from toolkit.errors import JobUnknown, OutputError, QueryInvalid, RequestInvalid
+from toolkit.errors import JobTimeout, JobUnknown, OutputError, QueryInvalid, RequestInvalid
 from toolkit.outputs import sidecar_of
 from toolkit.sheets import FAULT, Sheet, wrapped
 from toolkit.studio import Batch
@@ -104,6 +104,17 @@ def test_a_batch_without_a_name_is_gone_on_with_until_it_has_ended(house: Studio
         batch.wait(30)
     assert house.variations("1girl, owl", 2, **SLOW).id not in (first.id, anew.id)
     house.batch(house.job(-1).job.group_name).cancel()
+
+
+def test_a_batch_waits_for_the_job_of_another_that_stands_for_one_of_its_own(house: Studio) -> None:
+    request = ImageRequest(prompt="1girl, heron", seed=77, **SLOW)
+    first, second = (house.submit_many([request], name=name) for name in ("herons", "herons too"))
+    assert first.id != second.id
+    assert first[0].id == second[0].id
+    with pytest.raises(JobTimeout):
+        second.wait(0.01)
+    first.cancel()
+    assert second.wait(30).failed[0].job.status == "cancelled"
 
 
 def test_variations_of_an_output_begin_after_its_own_seed(house: Studio, foxes: Batch) -> None:

@@ -6,7 +6,7 @@ Awaiting one never raises for single jobs. How it looks is widgets', what stands
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from os import PathLike
@@ -69,8 +69,16 @@ class Batch:
         return self._until_final().__await__()
 
     async def _until_final(self) -> Self:
-        await asyncio.gather(*(handle._until_done() for handle in self.jobs), return_exceptions=True)
+        while (last := self._last_open()) is not None:
+            with contextlib.suppress(JobError):
+                await last._until_done()
         return self
+
+    def _last_open(self) -> JobHandle | None:
+        """The last of its jobs that has not ended: who waits for that one need not ask for each of a thousand before it."""
+        found = self._studio._ledger.jobs(group=self.id, status="open", limit=1)
+        found = found or [job for job in self._now() if not job.is_final]  # an equal job of another batch may stand for one of its own
+        return JobHandle(self._studio, found[-1].id) if found else None
 
     def wait(self, timeout_s: float | None = None) -> Self:
         """Block until every job has ended.
@@ -79,11 +87,11 @@ class Batch:
             JobTimeout: after `timeout_s` seconds; the jobs go on.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for handle in self.jobs:
+        while (last := self._last_open()) is not None:
             try:
-                handle.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+                last.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0))
             except JobTimeout:
-                if not handle.job.is_final:
+                if not last.job.is_final:
                     raise
             except JobError:
                 continue
