@@ -1,4 +1,4 @@
-"""One ComfyUI server over HTTP and its websocket: the only importer of aiohttp, and with the feed of websockets.
+"""One ComfyUI server over HTTP and its websocket: the only importer of aiohttp.
 
 Owns addresses, timeouts, headers, and the translation of foreign exceptions into ServerError. Never parses: every body and frame goes
 through protocol.py. Never decides: whether a silent job lives is for reconcile.py. Every route is asked below /api, where old and new
@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import aiohttp
-import websockets
-from websockets.asyncio.client import connect
 
 from toolkit import protocol
 from toolkit.errors import PromptRejected, ServerError, ServerRefused, ServerUnreachable, WireError
@@ -35,7 +33,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0  # gc and model loads stall a real server's loop for 0.3 to 20 s; silence is not an answer
 FRAME_LIMIT = 256 * 2**20  # `executed` frames of 1.2 MB are recorded; the library's default of 1 MiB closes the socket
-PING_INTERVAL_S = 20.0
+PING_INTERVAL_S = 25.0  # of silence; who does not answer within half of it is gone
 CHUNK_BYTES = 2**18
 OLDEST = (0, 3, 44)  # the first to take our own prompt ids, without which a lost reply could not be reconciled
 INTERRUPTS_BY_ID = (0, 3, 56)  # older ones stop whatever runs
@@ -247,23 +245,22 @@ class ComfyClient:
         Raises:
             ServerUnreachable: the socket could not be opened, or broke.
         """
-        scheme, rest = self.url.split("://", 1)
-        address = f"{'wss' if scheme == 'https' else 'ws'}://{rest}/api/ws?clientId={client_id}"
+        address = f"{self.url}/api/ws?clientId={client_id}"
+        lasting = aiohttp.ClientWSTimeout(ws_close=2.0)
         try:
-            async with connect(
-                address, additional_headers=self._headers, compression=None, max_size=FRAME_LIMIT, ping_interval=PING_INTERVAL_S,
-                ping_timeout=PING_INTERVAL_S, open_timeout=CONNECT_TIMEOUT_S, close_timeout=2.0, user_agent_header=None,
-            ) as socket:  # fmt: skip
-                await socket.send(protocol.FEATURE_FLAGS)
+            async with (
+                asyncio.timeout(CONNECT_TIMEOUT_S) as opening,
+                self._http.ws_connect(address, max_msg_size=FRAME_LIMIT, heartbeat=PING_INTERVAL_S, compress=0, timeout=lasting) as socket,
+            ):
+                opening.reschedule(None)
+                await socket.send_str(protocol.FEATURE_FLAGS)
                 on_open()
                 async for frame in socket:
-                    on_event(protocol.parse_message(frame))
-                return True
-        except websockets.ConnectionClosed as error:
-            return error.rcvd is not None
-        except websockets.InvalidHandshake as error:
-            raise ServerUnreachable(f"{self.address.url} refuses a websocket: {error}.", server_url=self.address.url) from error
-        except (OSError, TimeoutError, websockets.WebSocketException) as error:
+                    on_event(protocol.parse_message(frame.data))
+                return socket.close_code not in (None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE)
+        except aiohttp.WSServerHandshakeError as error:
+            raise ServerUnreachable(f"{self.address.url} refuses a websocket: {error.message}.", server_url=self.address.url) from error
+        except (OSError, TimeoutError, aiohttp.ClientError) as error:
             raise ServerUnreachable(f"{self.address.url} does not answer.", server_url=self.address.url, not_sent=True) from error
 
     # ---- one request --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ ToolkitError
  ├ QuotaReached(.retry_after_s)  a guest has had what the owner lets them have
  └ OutputError(.path): OutputGone · DiskFull · HomeUnusable(.path) · NoServer(.required_nodes) · QueryInvalid(ValueError) · PortBusy(.port)
 
-The sentence says what happened, to what, and what to try. Foreign exceptions are translated at one border (aiohttp and websockets in
+The sentence says what happened, to what, and what to try. Foreign exceptions are translated at one border (aiohttp in
 client.py, sqlite3 in ledger.py, duckdb in stats.py) and chained with `from`.
 """
 
