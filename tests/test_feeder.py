@@ -426,6 +426,25 @@ def test_what_a_server_forgot_is_sent_again_only_where_it_was_asked_for(tmp_path
     end_children(tmp_path / "home")
 
 
+def test_prompts_go_to_the_server_one_after_the_other_so_that_they_arrive_in_the_order_of_the_line(layer: Layer, behind: Studio) -> None:
+    behind.image("first of all", seed=1, **SIZE).wait(60)
+    here, most = set[int](), list[int]()
+
+    async def slow(request: web.Request) -> web.StreamResponse | None:
+        if request.method == "POST" and request.path.endswith("/prompt"):
+            here.add(id(request))
+            await asyncio.sleep(0.05)  # long enough for the second one to get here, if it is on its way
+            most.append(len(here))
+            here.clear()
+        return None
+
+    layer.on_request = slow
+    batch = behind.submit_many([ImageRequest(prompt="a fox", seed=seed, **SIZE) for seed in range(4)]).wait(60)
+    assert most == [1, 1, 1, 1]
+    starts = [handle.job.started.mono for handle in batch if handle.job.started is not None]
+    assert starts == sorted(starts)
+
+
 # ---- the clerk -----------------------------------------------------------------------------------------------------------------------
 
 

@@ -149,6 +149,17 @@ def test_a_warm_run_and_one_from_the_cache_are_told_apart():
     assert (timings.warmth, timings.nodes_run, timings.sample_s, timings.step_s) == ("cached", 0, 0.0, None)
 
 
+def test_who_looks_only_at_the_end_sees_what_those_saw_who_looked_all_the_time():
+    steps = [(float(step), NodeProgress("p", "3", float(step), 4.0)) for step in range(1, 5)]
+    looked, late = ProgressTracker(GRAPH), ProgressTracker(GRAPH)
+    for at, event in [(0.0, ExecutionStart("p")), (0.5, Executing("3", "p")), *steps, (5.0, Ended("p", "success"))]:
+        shown = looked.apply(event, at)
+        late.take(event, at)
+    assert shown.fraction > 0.4
+    assert (late.shown_at(5.0).fraction, late.progress.elapsed_s, late.progress.ends_in) == (shown.fraction, shown.elapsed_s, shown.ends_in)
+    assert (late.timings(), late.node_timings(0.0)) == (looked.timings(), looked.node_timings(0.0))
+
+
 def test_a_failed_run_keeps_its_bar_where_it_broke_and_the_time_it_took():
     for graph, events, _ in runs("e_runtime_error"):
         tracker, shown = watched(graph, events)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from toolkit.graph import digests
-from toolkit.jobs import Eta, Instant, Job, NodeTiming, boot_id
+from toolkit.jobs import PRIORITIES, Eta, Instant, Job, NodeTiming, Timings, boot_id
 from toolkit.ledger import Ledger
 from toolkit.order import UNKNOWN_S, Sent, ServerLine, Takes, Turn
 from toolkit.progress import MOMENTS, Prediction, ProgressTracker, calibrated
@@ -78,6 +78,17 @@ class Forecaster:
         self._sent[seq] = Sent(seq, priority, UNKNOWN_S if took_s is None else took_s)
         while len(self._sent) > PAST_RUNS:
             self._sent.popitem(last=False)
+
+    def take(
+        self, job: Job, graph: Mapping[str, Any], tracker: ProgressTracker, timings: Timings, nodes: Sequence[NodeTiming],
+        was: tuple[Instant | None, Instant], *, done: bool,
+    ) -> list[Eta]:  # fmt: skip
+        """Take what a run took, from its start to its end as they were; returns what was predicted of it if it is `done`."""
+        self.note_sent(job.seq, PRIORITIES.index(job.priority), timings.run_s)
+        etas = self.etas(job.id, tracker.predictions, *was)
+        if done and nodes:
+            self.learn(graph, job.kind, nodes, timings.run_s, timings.fetch_s, etas)
+        return etas if done else []
 
     def learn(
         self, graph: Mapping[str, Any], kind: str, nodes: Sequence[NodeTiming], run_s: float | None, fetch_s: float | None, etas: Sequence[Eta] = ()

@@ -13,6 +13,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from toolkit.jobs import IN_FLIGHT, JobStatus, OpenJob
@@ -21,6 +22,7 @@ PATIENCE_S = 120.0  # how much later than by arrival a job may start because oth
 STARVED_S = 1800.0  # how long a background job waits before it takes its turn among the others
 UNKNOWN_S = 10.0  # what a job of unknown length counts as, when servers are compared
 BACKGROUND = 2
+QUEUED = str(JobStatus.QUEUED)  # compared a thousand times a second
 
 
 class Takes(NamedTuple):
@@ -97,8 +99,7 @@ def turns(jobs: Sequence[OpenJob], servers: Sequence[ServerLine] = (), now: floa
 
 
 def _priority(job: OpenJob, now: float) -> int:
-    starved = job.priority == BACKGROUND and now - job.created_at > STARVED_S
-    return BACKGROUND - 1 if starved else job.priority
+    return BACKGROUND - 1 if job.priority == BACKGROUND and now - job.created_at > STARVED_S else job.priority
 
 
 @dataclass(slots=True)
@@ -134,7 +135,7 @@ class _Lines:
             self._columns.setdefault((place[0], job.loads, job.kind, tuple(job.servers)), deque()).append((place, job))
         told = {line.url: line for line in servers}
         urls = dict.fromkeys([*([also] if also else []), *(url for column in self._columns for url in column[3])])
-        flying = [job for job in jobs if job.status in (JobStatus.SUBMITTED, JobStatus.RUNNING)]
+        flying = [job for job in jobs if job.status != QUEUED and job.status in (JobStatus.SUBMITTED, JobStatus.RUNNING)]
         self._servers = [_server(url, told.get(url), [job for job in flying if job.server_url == url]) for url in urls]
         self._nobody = not any(server.line.usable for server in self._servers)
 
@@ -213,10 +214,12 @@ def _server(url: str, told: ServerLine | None, has: Sequence[OpenJob]) -> _Serve
 
 
 def _placed(jobs: Sequence[OpenJob], now: float) -> list[tuple[Place, OpenJob]]:
-    turns: Counter[tuple[str, int]] = Counter((job.person, _priority(job, now)) for job in jobs if job.status in IN_FLIGHT)
+    turns: dict[tuple[str, int], int] = Counter((job.person, _priority(job, now)) for job in jobs if job.status in IN_FLIGHT)
     found = []
-    for job in sorted((job for job in jobs if job.status == JobStatus.QUEUED and not job.cancel_asked), key=lambda job: job.seq):
-        priority = _priority(job, now)
-        found.append(((priority, turns[job.person, priority], job.seq), job))
-        turns[job.person, priority] += 1
-    return sorted(found, key=lambda pair: pair[0])
+    for job in sorted([job for job in jobs if job.status == QUEUED and not job.cancel_asked], key=attrgetter("seq")):
+        whose = (job.person, _priority(job, now))
+        turn = turns.get(whose, 0)
+        turns[whose] = turn + 1
+        found.append(((whose[1], turn, job.seq), job))
+    found.sort(key=itemgetter(0))
+    return found

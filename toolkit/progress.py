@@ -161,6 +161,11 @@ class ProgressTracker:
 
     def apply(self, event: Event, at: float) -> Progress:
         """The progress after an event that belongs to this prompt; `at` is in seconds on one monotonic clock."""
+        self.take(event, at)
+        return self.shown_at(at)
+
+    def take(self, event: Event, at: float) -> None:
+        """The same for who looks at the progress later, if at all: of a run of milliseconds nobody sees any."""
         self.last_event_at = at
         match event:
             case ExecutionStart():
@@ -181,7 +186,6 @@ class ProgressTracker:
                     self._break_off(self._current, at)
                 self._enter(None, at)
                 self.ended_at = at if self.ended_at is None else self.ended_at
-        return self.shown_at(at)
 
     @property
     def whole_s(self) -> float | None:

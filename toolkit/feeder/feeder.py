@@ -147,6 +147,9 @@ class Feeder:
                     await self._wake.wait()
 
     def _slots(self) -> int:
+        """How many prompts the server may get now: none while one is on its way there, since two might arrive in the other order."""
+        if any(run.is_posting for run in self.runs.values()):
+            return 0
         return AT_ONCE - sum(1 for run in self.runs.values() if run.on_server.is_set())
 
     def _pass_cancels(self, jobs: list[OpenJob]) -> None:
@@ -178,7 +181,7 @@ class Feeder:
         return [line for line in self.board.lines(time.time()) if line.url in shared] if shared else []
 
     def _busy_s(self) -> float:
-        return sum(run.left_s() for run in self.runs.values() if run.on_server.is_set())
+        return sum(run.watched.left_s() for run in self.runs.values() if run.on_server.is_set())
 
     async def _give_back(self, pause: Pause) -> None:
         """Tell a paused server to free its memory, once nothing of ours runs there."""
@@ -337,7 +340,7 @@ class Feeder:
             if first is not None:
                 self.forecaster.predict(turns(jobs, [line, *self._others(jobs)], time.time(), RECIPES_TOLD))
             state = "paused" if self._pause else "unreachable" if self.link.trouble is not None else "busy" if self.runs else "ready"
-            running = sum(1 for run in self.runs.values() if run.tracker.started_at is not None)
+            running = sum(1 for run in self.runs.values() if run.watched.tracker.started_at is not None)
             sentence = self._pause.sentence if self._pause else self.link.trouble
             beat = LiveServer(self.address.url, os.getpid(), time.time(), state, sentence, running, len(self.runs) - running, line.dump())
             with contextlib.suppress(ToolkitError):

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +21,10 @@ from toolkit.failures import refusal_words
 from toolkit.feeder.account import WRITE_S, Account
 from toolkit.feeder.collect import Collector, Desk, expected_outputs
 from toolkit.feeder.showing import Showing
-from toolkit.jobs import PRIORITIES, Attempt, Eta, Instant, Job, JobStatus, NodeTiming, Timings
+from toolkit.feeder.watched import Watched, is_last
+from toolkit.jobs import Attempt, Instant, Job, JobStatus
 from toolkit.ledger import Outcome
-from toolkit.order import UNKNOWN_S
-from toolkit.protocol import Ended, Event, Executed, Executing, ExecutionStart, HistoryEntry, Preview, ServerOutput, Whereabouts, parse_rejection
+from toolkit.protocol import Event, ExecutionStart, HistoryEntry, Preview, Whereabouts, parse_rejection
 from toolkit.reconcile import Evidence, Fate, judge
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,13 @@ class Run:
 
     def __init__(self, desk: Desk, job: Job, attempt: Attempt, graph: Mapping[str, Any], recipe: Mapping[str, Any], *, fresh: bool) -> None:
         self.desk, self.job, self.attempt, self.graph, self.recipe = desk, job, attempt, graph, recipe
-        self.tracker = desk.forecaster.tracker(graph, job)
+        self.watched = Watched(desk.forecaster.tracker(graph, job), attempt.started)
         self.on_server = asyncio.Event()
         self.on_server.set()
-        self.live = Showing(desk.board, desk.database, job.id, self.tracker, self.on_server)
+        self.live = Showing(desk.board, desk.database, job.id, self.watched.tracker, self.on_server)
         self.cancel_asked = job.cancel_asked
         self._fresh = fresh
+        self.is_posting = fresh
         self._hint = asyncio.Event()
         self._ended_hint = False
         self._acknowledged, self._number = attempt.acknowledged, attempt.queue_number
@@ -57,10 +58,6 @@ class Run:
         self._account = Account(desk, attempt)
         self._absences, self._absent_since = 0, 0.0
         self._sent_at = time.monotonic() - ((attempt.sent.until(Instant.now()) or 0.0) if attempt.sent else 0.0)
-        self._seen: dict[str, tuple[ServerOutput, ...]] = {}
-        self._succeeded = False
-        self._watched = self._heard = False
-        self._started: Instant | None = attempt.started
         self._dropped = tuple(attempt.dropped)
 
     # ---- the spine ----------------------------------------------------------------------------------------------------
@@ -72,12 +69,15 @@ class Run:
             async with self.live.meanwhile():
                 if self._fresh:
                     await self._submit()
+                    self.is_posting = False
+                    self.desk.wake.set()
                 found = await self._follow()
                 self._leave_server()
                 outcome = await self._collect(found) if isinstance(found, HistoryEntry) else await self._unless_traces(found)
                 self._note_start()
                 await self._account.end(outcome)
         finally:
+            self.is_posting = False
             self._leave_server()
             self.desk.link.listeners.pop(self.attempt.prompt_id, None)
         if self.live.is_shown or not self._fresh:
@@ -131,26 +131,16 @@ class Run:
 
     def hear(self, event: Event, at: float) -> None:
         """Take an event of this prompt from the socket."""
-        self._heard = True
+        self.watched.take(event, at)
         if isinstance(event, Preview):
-            return self.live.preview(event)
-        self.tracker.apply(event, at)
-        match event:
-            case ExecutionStart():
-                self._watched = self._acknowledged = True
-                self._started = self._started or Instant.now()
-                self._hint.set()
-            case Executed(node=node, outputs=outputs):
-                self._seen[node] = outputs
-            case Ended() | Executing(node=None):
-                self._succeeded = self._succeeded or (isinstance(event, Ended) and event.how == "success")
-                self._ended_hint = True
-                self._hint.set()
-
-    def left_s(self) -> float:
-        """Seconds until the server is free of it, as far as anybody knows."""
-        said = self.tracker.shown_at(time.monotonic()).ends_in if self.tracker.started_at is not None else None
-        return said.expected_s if said is not None else self.tracker.whole_s or UNKNOWN_S
+            self.live.preview(event)
+        elif isinstance(event, ExecutionStart):
+            self._acknowledged = True
+            self._hint.set()
+        elif is_last(event):
+            self._ended_hint = True
+            self._leave_server()  # the next one need not wait until this one's history is written and read
+            self._hint.set()
 
     @property
     def is_missing(self) -> bool:
@@ -196,7 +186,7 @@ class Run:
         """Whether the socket has said nothing for long enough to ask; without one it is always quiet."""
         if not self.desk.link.is_open.is_set():
             return True
-        return time.monotonic() - max(self.tracker.last_event_at or 0.0, self._sent_at) >= QUIET_S
+        return time.monotonic() - max(self.watched.tracker.last_event_at or 0.0, self._sent_at) >= QUIET_S
 
     def _reason_to_stop(self) -> JobStatus | None:
         """What it ends as if it is stopped now: somebody's cancel, its own time limit, a dropped branch where none may be; None: go on."""
@@ -222,8 +212,8 @@ class Run:
         return None
 
     def _note_start(self) -> None:
-        if self._started is not None and self._account.status == JobStatus.SUBMITTED:
-            self._account.learn(JobStatus.RUNNING, started=self._started, acknowledged=1)
+        if self.watched.started is not None and self._account.status == JobStatus.SUBMITTED:
+            self._account.learn(JobStatus.RUNNING, started=self.watched.started, acknowledged=1)
 
     async def _write_down(self) -> None:
         """Write what was learned; from the start on, silence longer than any such job ran is worth a sentence."""
@@ -260,7 +250,7 @@ class Run:
         return Evidence(self._acknowledged, where, self._absences, absent_for_s, forgot, False, stopping, deleted)
 
     async def _act(self, fate: Fate, entry: HistoryEntry | None) -> HistoryEntry | Outcome | None:
-        if fate in (Fate.ENDED, Fate.RUNNING) and self._fresh and not self._heard and time.monotonic() - self._sent_at > QUIET_S:
+        if fate in (Fate.ENDED, Fate.RUNNING) and self._fresh and not self.watched.heard and time.monotonic() - self._sent_at > QUIET_S:
             self.desk.link.is_deaf(self._client_id)
         match fate:
             case Fate.ENDED:
@@ -273,16 +263,14 @@ class Run:
             case Fate.RUNNING:
                 self._acknowledged, self._refusal = True, None
                 self._deleted = False  # ComfyUI forgets an interrupt that comes just before a prompt starts: ask again
-                if self._started is None:
-                    self._started = Instant.now()
-                    self.tracker.apply(ExecutionStart(self.attempt.prompt_id), time.monotonic())
+                self.watched.runs(self.attempt.prompt_id)
                 self._note_start()
             case Fate.PENDING:
                 if not self._acknowledged:
                     self._acknowledged, self._refusal = True, None
                     self._account.learn(acknowledged=1)
-            case Fate.LOST | Fate.REMOVED if self._succeeded and self._seen:  # it ended well; only its history is gone
-                return HistoryEntry(prompt_id=self.attempt.prompt_id, how="success", outputs=tuple(output for some in self._seen.values() for output in some))
+            case Fate.LOST | Fate.REMOVED if (seen := self.watched.as_history(self.attempt.prompt_id)) is not None:
+                return seen
             case Fate.CANCELLED:
                 return self._stopped()
             case Fate.NEVER_ARRIVED | Fate.LOST:
@@ -294,7 +282,7 @@ class Run:
     def _lost(self, fate: Fate) -> Outcome:
         if self._refusal is not None:
             return Outcome(JobStatus.REJECTED, error=self._refusal.message, hint=self._refusal.hint, failure_kind="server_error")
-        if self._succeeded:
+        if self.watched.ended_well:
             said = "The server finished it, and forgot what it made before that was fetched."
             return Outcome(JobStatus.FAILED, error=said, hint="Look into the server's output folder, or retry it.", failure_kind="outputs_unknown")
         said = "The server restarted and forgot it." if fate is Fate.LOST else "The server never received it."
@@ -381,35 +369,8 @@ class Run:
         return collected if collected.status == JobStatus.DONE else outcome
 
     def _timed(self, outcome: Outcome, entry: HistoryEntry, ended: Instant, fetch_s: float) -> Outcome:
-        """Timings from what was seen, else from the server's own timestamps."""
-        nodes = []
-        if self._watched and self.tracker.started_at is not None:
-            self.tracker.apply(Ended(self.attempt.prompt_id, "success"), ended.mono or time.monotonic())
-            for node in entry.cached:
-                self.tracker.reuse(node)
-            nodes = self.tracker.node_timings(time.time() - time.monotonic())
-            timings = self.tracker.timings()
-        else:
-            run = (entry.ended_ms - entry.started_ms) / 1000 if entry.ended_ms and entry.started_ms else None
-            timings = Timings(run_s=run if run is None or run >= 0 else None, nodes_cached=len(entry.cached), timed_by="history")
-            self._started = self._started or (Instant(entry.started_ms / 1000) if entry.started_ms else None)
-        created, sent = self.job.created, self.attempt.sent
-        finished = Instant.now()
-        timings = replace(
-            timings,
-            wait_home_s=created.until(sent),
-            wait_server_s=sent.until(self._started) if sent else None,
-            fetch_s=fetch_s,
-            total_s=created.until(finished),
-        )
-        etas = self._teach(outcome, timings, nodes, finished)
+        """The outcome with its times, from which the next jobs' are predicted."""
+        timings, nodes, finished = self.watched.timings(self.job, self.attempt, entry, ended, fetch_s)
+        done, started = outcome.status == JobStatus.DONE, self.watched.started
+        etas = self.desk.forecaster.take(self.job, self.graph, self.watched.tracker, timings, nodes, (started, finished), done=done)
         return replace(outcome, timings=timings, nodes=nodes, etas=etas, ended=finished)
-
-    def _teach(self, outcome: Outcome, timings: Timings, nodes: Sequence[NodeTiming], finished: Instant) -> list[Eta]:
-        """Hand what this run took to those who predict the next ones; returns what was predicted of it."""
-        forecaster = self.desk.forecaster
-        forecaster.note_sent(self.job.seq, PRIORITIES.index(self.job.priority), timings.run_s)
-        etas = forecaster.etas(self.job.id, self.tracker.predictions, self._started, finished)
-        if outcome.status == JobStatus.DONE and nodes:
-            forecaster.learn(self.graph, self.job.kind, nodes, timings.run_s, timings.fetch_s, etas)
-        return etas if outcome.status == JobStatus.DONE else []

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ class Ledger(Chronicle):
             _check_epoch(connection, attempt.server_url, epoch)
             if _status_of(connection, attempt) is None:
                 return False
-            timings = json.dumps(asdict(outcome.timings)) if outcome.timings else None
+            timings = json.dumps(rows.facts_of(outcome.timings)) if outcome.timings else None
             facts = _columns(learned) | {
                 "status": outcome.status, "failure_kind": outcome.failure_kind, "failure_node": outcome.failure_node, "message": _first_line(outcome.error),
                 "ended": rows.instant_text(outcome.ended), "run_s": outcome.timings.run_s if outcome.timings else None, "timings": timings,
