@@ -3,7 +3,7 @@
 All of them, or `make bench ARGS="throughput order eta log"` by name.
 
 On the built-in engine, and with COMFYUI_URL on a real server, whose output folder may be told in TOOLKIT_BENCH_OUTPUT. Runs are paired and
-medians are quoted, since machines are shared and noisy.
+medians are quoted, since machines are shared and noisy; TOOLKIT_BENCH_ROUNDS says of how many runs, 5 by default.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from rich.table import Table
 from tests.benchmarks import eta, faces, order
 from tests.benchmarks.crowds import cards, from_one_cell
 from tests.benchmarks.log import measured
-from tests.benchmarks.throughput import PAIRS, full_folder, paired
+from tests.benchmarks.rounds import ROUNDS, repeated
+from tests.benchmarks.throughput import full_folder, paired
 from tests.benchmarks.workflows import converted
 from tests.conftest import end_children
 from tests.templates import object_info
@@ -37,7 +39,7 @@ def main() -> None:
     """Print the table and write data/bench.json."""
     rows: list[dict[str, Any]] = []
 
-    def row(name: str, value: float, unit: str, bound: str, holds: bool, how: str = f"median of {PAIRS} paired runs") -> None:
+    def row(name: str, value: float, unit: str, bound: str, holds: bool, how: str = f"median of {ROUNDS} paired runs") -> None:
         rows.append({"name": name, "value": round(value, 3), "unit": unit, "bound": bound, "holds": holds, "how": how})
         print(f"{name}: {value:.3f} {unit} (bound {bound})", flush=True)
 
@@ -66,7 +68,7 @@ def _throughput(row: Row, real: str | None) -> None:
         with Studio("engine", home=home) as studio:
             paired("engine", ensure_engine(home), studio, row)
             full_folder("engine", home / "engine" / "output", studio, row)
-            from_one_cell(studio, row)
+            repeated(partial(from_one_cell, home), row)
         end_children(home)
         if real is not None:
             home = Path(folder) / "real"

@@ -9,9 +9,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from tests.benchmarks.order import asked, real_checkpoints, studio_of
+from tests.benchmarks.rounds import repeated
 from toolkit import Progress, Studio
 from toolkit.jobs import Job
 from toolkit.ledger import rows
@@ -73,9 +75,16 @@ def etas(studio: Studio, wanted: set[str]) -> list[tuple[str, Any]]:
 
 def measure(row: Row, real: str | None) -> None:
     """On the engine, and on a real server."""
+    repeated(_on_engine, row)
+    if real is not None:
+        repeated(partial(_on_server, real, real_checkpoints(real)[0]), row)
+
+
+def _on_engine(row: Row) -> None:
     with studio_of("engine", TOOLKIT_ENGINE_STEP_S="0.06", TOOLKIT_ENGINE_NOISE="0.3", TOOLKIT_ENGINE_LOAD_S="0.5") as studio:
         compare("engine", studio, "standin_illustrious", 0.1, row, steps=20, size=448)
-    if real is not None:
-        model = real_checkpoints(real)[0]
-        with studio_of(real) as studio:
-            compare("real", studio, model, 0.2, row, steps=8, size=128)
+
+
+def _on_server(url: str, model: str, row: Row) -> None:
+    with studio_of(url) as studio:
+        compare("real", studio, model, 0.2, row, steps=8, size=128)

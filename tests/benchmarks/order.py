@@ -1,6 +1,6 @@
 """The common order, measured: models loaded as seldom as can be, a guest beside a sweep, servers of different speeds.
 
-On the built-in engine, and what loading costs on a real server too. Each figure is the median of paired runs unless it says otherwise.
+On the built-in engine, and what loading costs on a real server too. Each figure is the median of several runs, or what held in each of them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
+from tests.benchmarks.rounds import ROUNDS, repeated
 from tests.conftest import end_children
 from toolkit import ImageRequest, Studio
 from toolkit.processes import engine_url
 
 Row = Callable[..., None]
-PAIRS = 5
 SPEEDS = (1, 2, 2, 4)
 
 
@@ -53,25 +54,28 @@ def alternating(studio: Studio, models: Sequence[str], first: int, count: int, *
     return time.perf_counter() - began
 
 
-def two_models(row: Row, real: str | None) -> None:
-    """Forty jobs over two checkpoints, by what is loaded and by arrival."""
+def two_models(row: Row) -> None:
+    """Forty jobs over two checkpoints with long loads: how often they are loaded, and who pays for it."""
     models = ("standin_xl.safetensors", "standin_illustrious.safetensors")
     with studio_of("engine", TOOLKIT_ENGINE_STEP_S="0.02", TOOLKIT_ENGINE_LOAD_S="5", TOOLKIT_PATIENCE_S="60") as studio:
         alternating(studio, models, 0, 40)
-        row("engine: loads of 40 alternating jobs over two models, 5 s a load", loads(studio), "loads", "<= 2", loads(studio) <= 2, "one run")
-        held = held_back(studio)
-        row("engine: longest anybody was held back by them", held, "s", "<= 60", held <= 60, "one run")
-    if real is not None:
-        checkpoints = real_checkpoints(real)
-        ratios = []
-        for pair in range(PAIRS):
-            took = {}
-            for patience in ("0", "600") if pair % 2 else ("600", "0"):
-                with studio_of(real, TOOLKIT_PATIENCE_S=patience) as studio:
-                    took[patience] = alternating(studio, checkpoints, 1000 * pair + int(patience), 40, steps=1)
-            ratios.append(took["600"] / took["0"])
-        ratio = statistics.median(ratios)
-        row("real: 40 alternating jobs over two checkpoints", ratio, "of by arrival", "<= 0.75", ratio <= 0.75)
+        made, held = loads(studio), held_back(studio)
+    row("engine: loads of 40 alternating jobs over two models, 5 s a load", made, "loads", "<= 2", made <= 2, "by the log", every=True)
+    row("engine: longest anybody was held back by them", held, "s", "<= 60", held <= 60, "by their starts", every=True)
+
+
+def two_checkpoints(row: Row, real: str) -> None:
+    """The same on a real server, beside the order of arrival."""
+    checkpoints = real_checkpoints(real)
+    ratios = []
+    for pair in range(ROUNDS):
+        took = {}
+        for patience in ("0", "600") if pair % 2 else ("600", "0"):
+            with studio_of(real, TOOLKIT_PATIENCE_S=patience) as studio:
+                took[patience] = alternating(studio, checkpoints, 1000 * pair + int(patience), 40, steps=1)
+        ratios.append(took["600"] / took["0"])
+    ratio = statistics.median(ratios)
+    row("real: 40 alternating jobs over two checkpoints", ratio, "of by arrival", "<= 0.75", ratio <= 0.75)
 
 
 def held_back(studio: Studio) -> float:
@@ -101,20 +105,14 @@ def guest(row: Row) -> None:
         picture.wait(120)
         start = picture.job.started
         between = sum(1 for job in sweep if job.job.started is not None and start is not None and job.job.started.wall < start.wall) - before
-        row(
-            "engine: jobs of a sweep of 200 that start before a guest's picture",
-            between,
-            "jobs",
-            "<= 2",
-            between <= 2,
-            "one run; one runs, one waits on the server",
-        )
+        name, how = "engine: jobs of a sweep of 200 that start before a guest's picture", "one runs, one waits on the server"
+        row(name, between, "jobs", "<= 2", between <= 2, how, every=True)
         sweep.wait(600)
         together = time.perf_counter() - began
         alone = time.perf_counter()
         studio.submit_many([asked(number, "standin_illustrious") for number in range(1100, 1300)]).wait(600)
         alone = time.perf_counter() - alone
-        row("engine: a sweep of 200 with a guest's picture", together / alone, "of without", "<= 1.15", together / alone <= 1.15, "one pair")
+        row("engine: a sweep of 200 with a guest's picture", together / alone, "of without", "<= 1.15", together / alone <= 1.15, "pairs")
 
 
 class Box:
@@ -185,12 +183,14 @@ def four_servers(row: Row, away_s: tuple[float, float] | None = None) -> None:
         speeds = dict(studio.sql(query, since=began - 0.5).fetchall())
         bound = (sum(lengths) + missing * speeds[servers[1].url]) / sum(speeds.values())
         name = "servers of speeds 1, 2, 2, 4" + (" of which one is away for a while" if away_s is not None else "")
-        row(f"engine: 200 jobs of mixed length on {name}", took / bound, "of the lower bound", "<= 1.1", took / bound <= 1.1, "one run")
+        row(f"engine: 200 jobs of mixed length on {name}", took / bound, "of the lower bound", "<= 1.1", took / bound <= 1.1, "by the speed each showed")
 
 
 def measure(row: Row, real: str | None) -> None:
     """All of it."""
-    two_models(row, real)
-    guest(row)
-    four_servers(row)
-    four_servers(row, away_s=(12.0, 10.0))
+    repeated(two_models, row)
+    if real is not None:
+        two_checkpoints(row, real)
+    repeated(guest, row)
+    repeated(four_servers, row)
+    repeated(partial(four_servers, away_s=(12.0, 10.0)), row)

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.benchmarks.bare import bare, tiny
+from tests.benchmarks.rounds import ROUNDS
 from tests.benchmarks.usage import processor_s
 from toolkit import Studio, WorkflowRequest
 
-JOBS, PAIRS, ALONE = 200, 5, 7
+JOBS, ALONE = 200, 7
 FILES = 20_000
 Row = Callable[..., None]
 
@@ -40,7 +41,7 @@ def paired(name: str, url: str, studio: Studio, row: Row) -> None:
     one_by_one(studio, 0, 5), asyncio.run(bare(url, 0, 5))
     feeder = studio._board.servers()[0].pid
     batch, single, alone, used, least = list[float](), list[float](), list[float](), list[float](), list[float]()
-    for pair in range(PAIRS):
+    for pair in range(ROUNDS):
         first = 10_000 * (pair + 1)
         before = processor_s()
         took = asyncio.run(bare(url, first, JOBS))
@@ -52,9 +53,9 @@ def paired(name: str, url: str, studio: Studio, row: Row) -> None:
         alone += [1000 * (one_by_one(studio, first + 4000 + n, 1) - asyncio.run(bare(url, first + 5000 + n, 1))) for n in range(ALONE)]
     for how, ratios in (("as one batch", batch), ("handed over one by one", single)):
         row(f"{name}: throughput of {JOBS} tiny jobs {how}", statistics.median(ratios), "of bare", ">= 0.85", statistics.median(ratios) >= 0.85)
-    said = f"median of {PAIRS} batches, feeder and studio; bare: {statistics.median(least):.2f} ms"
+    said = f"median of {ROUNDS} batches, feeder and studio; bare: {statistics.median(least):.2f} ms"
     row(f"{name}: processor time of one of {JOBS} tiny jobs", statistics.median(used), "ms", "<= 6", statistics.median(used) <= 6, said)
-    said = f"median of {PAIRS * ALONE} pairs, from submit to the file in the ledger"
+    said = f"median of {ROUNDS * ALONE} pairs, from submit to the file in the ledger"
     row(f"{name}: one tiny job alone", statistics.median(alone), "ms more than bare", "<= 10", statistics.median(alone) <= 10, said)
 
 
@@ -67,7 +68,7 @@ def full_folder(name: str, output: Path, studio: Studio, row: Row) -> None:
     for number in range(FILES):
         (aside / f"ComfyUI_{number:05}_.png").touch()
     ratios = []
-    for pair in range(PAIRS):
+    for pair in range(ROUNDS):
         empty = as_batch(studio, 100_000 + 200 * pair, count)
         _swap(used, aside)
         ratios.append(as_batch(studio, 100_100 + 200 * pair, count) / empty)

@@ -17,3 +17,9 @@ def processor_s(pid: int | None = None) -> float:
 def resident_mb() -> float:
     """What this process holds in memory now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def peak_mb() -> float:
+    """The most that this process ever held in memory; `ru_maxrss` would count what its parent held before it."""
+    words = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()
+    return int(words[0]) * 1024 / 1e6
