@@ -21,6 +21,7 @@ from toolkit.crashpoints import reached
 from toolkit.errors import HomeUnusable
 
 BUSY_TIMEOUT_S = 5.0  # three writers waited at most 2 s on a noisy disk; longer means that somebody holds the file
+LOCK_LOOK_S = 0.001  # between looks at a lock that somebody holds
 COPY_PAGES = 2048  # 8 MB between two words about a copy
 
 
@@ -66,7 +67,7 @@ class Database:
         with self._border():
             try:
                 if not connection.in_transaction:
-                    connection.execute("BEGIN IMMEDIATE")
+                    _begin(connection)
                     self._check()
                 yield connection
                 if joined is None:
@@ -222,6 +223,23 @@ class Database:
                 return f"The disk of {self.path.parent} is full."
             case _:
                 return f"{self.path} cannot be used: {error}."
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    """Take the write lock. SQLite's own waiting falls asleep for up to 0.1 s at a time, where the other's transaction takes milliseconds."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if _word(error) != "locked" or time.monotonic() >= deadline:
+                    raise
+            time.sleep(LOCK_LOOK_S)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:
