@@ -108,6 +108,7 @@ def test_values_are_what_json_and_a_browser_can_hold(stats):
     ],
 )  # fmt: skip
 def test_what_does_not_read_the_log_is_refused(stats, query, said):
+    stats.publish()  # which makes files of its own
     before = sorted(os.listdir(stats.path.parent))
     text = refusal(stats, query)
     assert said in text

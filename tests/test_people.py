@@ -307,11 +307,11 @@ def test_the_owners_words_are_in_what_the_server_got(studio, ann, owner):
 
 
 def test_many_requests_at_once_are_exactly_as_many_as_the_quota(studio, url):
-    posts, may = 150, 30
+    posts, may = 90, 20
     studio._ledger.people.add("eve")
     studio.pause(note="we count")
     try:
-        with caller_of(studio, url, "eve", Quota(jobs_per_hour=may, in_line=1000)) as eve, ThreadPoolExecutor(50) as pool:
+        with caller_of(studio, url, "eve", Quota(jobs_per_hour=may, in_line=1000)) as eve, ThreadPoolExecutor(30) as pool:
             eve.timeout = 5 * PATIENCE_S
             answers = list(pool.map(lambda seed: ask(eve, seed=seed), range(posts)))
             accepted = {answer.json()["job_id"] for answer in answers if answer.status_code == 202}

@@ -380,6 +380,9 @@ def make_template(folder: Path) -> None:
         ledger.execute("DELETE FROM meta WHERE key = 'file'")
 
 
+RUN_HERE: list[int] = []
+
+
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """In memory where the system has such a place: the crashes here are not of the kind that loses pages."""
@@ -403,7 +406,8 @@ def test_no_history_loses_doubles_or_belies_a_job(folder: Path, shard: int) -> N
     with simulated_modules():
         seed(SEED + shard)(machine)
         run_state_machine_as_test(machine, settings=options)
-    if HISTORIES >= 1000:
+    RUN_HERE.append(shard)
+    if HISTORIES >= 1000 and len(RUN_HERE) == SHARDS:  # a shard alone, on one of several workers, may miss a rare one by chance
         wanted = {(kind, status) for kind in ("image", "workflow") for status in ("done", "cancelled")}
         rare = {("workflow", "lost"), ("image", "removed"), ("image", "failed")} if HISTORIES >= 10_000 else set()
         assert wanted | rare <= set(SEEN), f"no history had one of {(wanted | rare) - set(SEEN)}"
