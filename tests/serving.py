@@ -15,7 +15,7 @@ import uvicorn
 def served(app: Any) -> Iterator[str]:
     """The address of a server around an application, on a port of the system's choice."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, ws="none"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, ws="none", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -23,6 +23,7 @@ from toolkit.settings import Settings
 from toolkit.ui import build_page, page_options
 
 sync_api = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
     pytest.mark.browser,
@@ -95,6 +96,7 @@ def _visit(browser: Any, address: str, **viewport: int) -> Iterator[Any]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     page.get_by_role("button", name="Create").wait_for()
+    page.locator("#server .server").wait_for()  # the first events have been answered
     yield page
     context.close()
     assert elsewhere == []
@@ -106,7 +108,17 @@ def ask(page: Any, prompt: str) -> None:
     page.get_by_role("button", name="Create").click()
 
 
+TABS = {"Create": ".stage", "Queue": "#queue .say", "Gallery": ".tile img", "Timings": "#answer table", "About": "#about .box"}
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+    page.locator(TABS[name]).first.wait_for(timeout=SOON_MS)
+
+
 def test_a_picture_is_made_before_ones_eyes(page: Any) -> None:
+    page.get_by_label("What do you want to see?").fill("a fox")
+    page.locator("#plan .plan").get_by_text("1 job").wait_for(timeout=SOON_MS)
     ask(page, "1girl, silver hair, <img src=x onerror=window.hacked=1>, shrine")
     bar = page.get_by_role("progressbar")
     seen = []
@@ -119,6 +131,7 @@ def test_a_picture_is_made_before_ones_eyes(page: Any) -> None:
         page.wait_for_timeout(50)
     assert seen == sorted(seen)
     assert len(set(seen)) >= 3
+    assert re.search(r"\?job=[0-9a-f-]{36}$", page.url)
     picture = page.locator(".stage.done .frame img")
     picture.wait_for(timeout=SOON_MS)
     page.wait_for_function("document.querySelector('.stage.done img').naturalWidth > 0")
@@ -133,11 +146,44 @@ def test_a_picture_is_made_before_ones_eyes(page: Any) -> None:
 
 def test_a_clip_plays(page: Any) -> None:
     page.get_by_text("Clip", exact=True).click()
-    page.get_by_label("Length in seconds").fill("0.5")
+    page.get_by_label("Length in seconds").fill("0.3")
     page.get_by_text("Draft").click()
     ask(page, "waves on a beach")
+    it_plays(page)
+
+
+def it_plays(page: Any) -> None:
     page.locator(".stage.done video").wait_for(timeout=SOON_MS)
     page.wait_for_function("(v => v.readyState >= 2 && v.currentTime > 0)(document.querySelector('video'))", timeout=SOON_MS)
+
+
+def test_a_still_becomes_a_clip_and_its_settings_the_form_again(page: Any, studio: Studio) -> None:
+    page.get_by_text("Still, then clip").click()
+    page.get_by_label("What happens in the clip?").fill("the waves roll in")
+    page.get_by_label("Length in seconds").fill("0.3")
+    page.get_by_text("Draft").click()
+    ask(page, "a beach at noon")
+    page.get_by_role("button", name="Make a clip of it").click(timeout=SOON_MS)
+    it_plays(page)
+    job = studio.job().job
+    assert (job.kind, job.prompt.startswith("the waves roll in"), job.request.image is not None) == ("video", True, True)  # type: ignore[attr-defined]
+    page.get_by_role("button", name="Again with …").click()
+    page.wait_for_function("document.querySelector('#prompt textarea').value === 'the waves roll in'")
+    page.locator("#more .label-wrap").click()
+    assert page.locator("#seed input, #seed textarea").input_value() == str(job.seed)
+
+
+def test_a_link_shows_its_job_and_the_keyboard_keeps_it(page: Any, address: str, studio: Studio) -> None:
+    made = studio.image("a kite", seed=3, width=128, height=128, steps=2).wait(30)
+    page.goto(f"{address}/?job={made.job.id}")
+    heart = page.get_by_role("button", name="Keep 1")
+    heart.wait_for(timeout=SOON_MS)
+    heart.focus()
+    for pressed in ("true", "false", "true"):
+        page.keyboard.press("Enter")
+        page.locator(f"[data-number='1'][aria-label='Keep 1'][aria-pressed={pressed}]").wait_for()
+        page.wait_for_function("document.activeElement.getAttribute('aria-label') === 'Keep 1'")
+    assert made.files[0].verdict == "keep"
 
 
 def test_a_running_job_survives_a_reload_and_can_be_cancelled(page: Any, studio: Studio) -> None:
@@ -150,20 +196,49 @@ def test_a_running_job_survives_a_reload_and_can_be_cancelled(page: Any, studio:
     assert studio.job().job.status == "cancelled"
 
 
-def test_what_is_wrong_is_said_beside_the_button(page: Any, studio: Studio) -> None:
+ELSEWHERE = """
+window.Notification = class {
+  static permission = 'default';
+  static requestPermission() { this.permission = 'granted'; return Promise.resolve('granted'); }
+  constructor(title, about) { window.told = `${title}: ${about.body}`; }
+};
+Object.defineProperty(document, 'hidden', {get: () => window.isElsewhere || false});
+"""
+
+
+def test_who_asked_for_it_is_told_when_it_is_done_and_the_title_says_how_far_it_is(page: Any) -> None:
+    page.add_init_script(ELSEWHERE)
+    page.reload()
+    page.get_by_text("Draft").click()
+    ask(page, "a bell")
+    page.get_by_role("button", name="Tell me when it is done").click(timeout=SOON_MS)
+    page.wait_for_function(r"/^\d+ % /.test(document.title)")
+    assert page.evaluate("window.told") is None
+    page.evaluate("window.isElsewhere = true")
+    page.wait_for_function("window.told === 'anime-toolkit: Done'", timeout=SOON_MS)
+    assert page.title() == "Done · anime-toolkit"
+
+
+def test_what_is_wrong_is_said_beside_its_field(page: Any, studio: Studio) -> None:
     before = len(studio.jobs(limit=100))
     ask(page, "")
-    page.get_by_role("alert").wait_for()
-    assert page.get_by_role("alert").inner_text() == "The prompt is empty."
-    page.get_by_role("button", name="More").click()
+    page.locator("#prompt .beside").get_by_text("The prompt is empty.").wait_for()
+    page.locator("#more .label-wrap").click()
     page.get_by_label("Steps").fill("9999")
+    page.locator("#more .label-wrap").click()
     ask(page, "a fox")
-    page.get_by_text("it must be a whole number from 1 to 200").wait_for()
+    beside = page.locator("#steps .beside")
+    beside.get_by_text("it must be a whole number from 1 to 200").wait_for()
+    page.wait_for_function("document.activeElement === document.querySelector('#steps input, #steps textarea')")
+    assert page.evaluate("document.activeElement.getAttribute('aria-describedby')") == beside.get_attribute("id")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("5")
+    beside.wait_for(state="detached")  # without a press
     assert len(studio.jobs(limit=100)) == before
 
 
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(phone: Any) -> None:
-    phone.get_by_role("button", name="More").click()
+    phone.locator("#more .label-wrap").click()
     phone.get_by_role("button", name="Rainy street").click()
     phone.wait_for_function("document.querySelector('#prompt textarea').value.includes('umbrella')")
     phone.get_by_text("Draft").click()
@@ -171,6 +246,9 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(phone: Any) -> None:
     phone.locator(".stage.done .frame img").wait_for(timeout=SOON_MS)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     phone.wait_for_function("document.querySelector('#result').getBoundingClientRect().top < window.innerHeight / 2")
+    for tab in TABS:
+        open_tab(phone, tab)
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 390, tab
 
 
 def test_the_keyboard_is_enough(page: Any) -> None:
@@ -205,6 +283,84 @@ def test_a_file_becomes_a_form_and_the_form_a_picture(page: Any, studio: Studio,
     page.locator("#workflow-file").get_by_label("Clear").click()
     page.set_input_files("#workflow-file input[type=file]", str(tmp_path / "bad.json"))
     page.get_by_text("Did you mean SaveImage?").wait_for(timeout=SOON_MS)
+
+
+# ---- the other tabs ----------------------------------------------------------------------------------------------------
+
+
+def test_the_line_is_everybodys_and_ones_own_job_can_be_taken_out_of_it(page: Any, studio: Studio) -> None:
+    first, second = (studio.image("a long one", steps=150, seed=seed) for seed in (1, 2))
+    page.get_by_role("tab", name="Queue").click()
+    page.get_by_text("2 in line").wait_for(timeout=SOON_MS)
+    assert page.locator(".line tbody tr").count() == 2
+    for left in (first, second):
+        page.get_by_role("button", name="Cancel a long one").last.click()
+        page.wait_for_function(f"document.querySelectorAll('.line .cancel').length < {2 if left is first else 1}", timeout=SOON_MS)
+    page.get_by_text("Nothing is in line.").wait_for(timeout=SOON_MS)
+    assert {first.job.status, second.job.status} == {"cancelled"}
+
+
+def test_the_gallery_keeps_rejects_and_throws_away(page: Any, studio: Studio) -> None:
+    made = studio.image("a copper teapot", seed=3, width=128, height=128, steps=2).wait(30)
+    open_tab(page, "Gallery")
+    page.get_by_label("Search").fill("copper teapot")
+    page.get_by_label("Search").press("Enter")
+    page.wait_for_function("document.querySelectorAll('.tile').length === 1")
+    page.get_by_role("button", name="Keep 1").click()
+    page.locator(".tile.keep").wait_for()
+    page.get_by_role("button", name="Reject 1").click()
+    page.locator(".tile.reject").wait_for()
+    page.get_by_text("Kept", exact=True).click()
+    page.get_by_text("Nothing here.").wait_for()
+    page.get_by_text("Rejected", exact=True).click()
+    page.get_by_role("button", name="Put 1 into the bin").click()
+    page.get_by_text("Nothing here.").wait_for()
+    page.get_by_text("In the bin", exact=True).click()
+    page.get_by_role("button", name="Bring back").click()
+    page.get_by_text("Nothing here.").wait_for()
+    assert (Path(made.files[0].path).is_file(), made.files[0].verdict) == (True, "reject")
+    page.get_by_text("Rejected", exact=True).click()
+    page.get_by_role("button", name=re.compile("Show this picture")).locator("visible=true").click()
+    page.locator(".stage.done .caption").get_by_text("a copper teapot").wait_for()
+
+
+def test_questions_are_charts_and_the_console_answers_sql(page: Any, studio: Studio) -> None:
+    studio.image("a fox", preset="draft", seed=3, width=128, height=128).wait(30)
+    open_tab(page, "Timings")
+    page.wait_for_function("document.querySelector('#answer .chart.on-light').naturalWidth > 500")
+    page.get_by_role("button", name="Ask in SQL").click()
+    query = page.get_by_label("SQL", exact=True)
+    query.fill("from jobs select kind, count(*) as made, '<i>x</i>' as said group by all")
+    page.get_by_role("button", name="Run").click()
+    page.locator("#rows td").get_by_text("<i>x</i>").first.wait_for(timeout=SOON_MS)
+    with page.expect_download() as download:
+        page.locator("#rows").get_by_role("link", name="Download CSV").click()
+    assert Path(download.value.path()).read_text().startswith("kind,made,said\n")
+    query.fill("select nothing from jobs")
+    page.get_by_role("button", name="Run").click()
+    page.locator("#rows .refusal").get_by_text("nothing").wait_for(timeout=SOON_MS)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_serious_stands_in_the_way_of_keyboards_and_screen_readers(browser: Any, address: str, studio: Studio, scheme: str) -> None:
+    made = studio.image("a fox", preset="draft", seed=3, width=128, height=128).wait(30)
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(f"{address}/?job={made.job.id}")
+    page.locator(".stage.done").wait_for(timeout=SOON_MS)
+    for fold in page.locator("#form .fold .label-wrap").all():
+        fold.click()
+    faults = {}
+    for tab in ("Workflow", *TABS):
+        page.get_by_role("tab", name=tab).click()
+        page.locator(TABS.get(tab, "#workflow-file")).first.wait_for(timeout=SOON_MS)
+        page.wait_for_timeout(50)
+        found = axe.Axe().run(page).response["violations"]
+        faults |= {(tab, fault["id"]): [node["target"] for node in fault["nodes"]] for fault in found if fault["impact"] in ("serious", "critical")}
+        if tab == "Workflow":
+            page.get_by_role("tab", name="In words").click()
+    context.close()
+    assert faults == {}
 
 
 # ---- signing in --------------------------------------------------------------------------------------------------------

@@ -530,8 +530,8 @@ def test_a_guest_runs_no_workflow_by_rest_or_page_and_the_owner_does(program):
     with Studio("engine", home=program.home) as studio:
         path = program.home / "w.json"
         path.write_text(json.dumps(body["workflow"]))
-        job_id, said = WorkflowHandlers(studio).run(str(path), {}, Visitor("ann", False))
-        assert (job_id, said) == (None, "Workflows of your own are for the owner of this page. Ask for a picture or a clip.")
+        job_id, error = WorkflowHandlers(studio).run(str(path), {}, Visitor("ann", False))
+        assert (job_id, str(error)) == (None, "Workflows of your own are for the owner of this page. Ask for a picture or a clip.")
 
 
 def test_guests_and_the_owners_sweep_at_once_see_true_places_and_their_own_alone(program):

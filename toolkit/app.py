@@ -102,7 +102,8 @@ def build_app(studio: Studio, settings: Settings) -> FastAPI:
         (lambda name, password: gate.is_token(password)) if settings.token and not has_door else None
     )  # else a token would close REST and leave the page open
     message = "Any name; the password is TOOLKIT_TOKEN." if auth else None
-    mounted = gradio.mount_gradio_app(service, ui.build_page(studio), path="", auth=auth, auth_message=message, **ui.page_options(studio.home))
+    page = ui.build_page(studio, is_public=settings.public_url is not None)
+    mounted = gradio.mount_gradio_app(service, page, path="", auth=auth, auth_message=message, **ui.page_options(studio.home))
     assert isinstance(mounted, FastAPI)
     return mounted
 

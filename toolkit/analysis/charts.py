@@ -33,6 +33,7 @@ TITLE_CHARACTERS, MODEL_CHARACTERS = 84, 26
 FAR_APART = 4.0
 MOST_BARS = 30  # of labels; more could not be read
 ORDER = ("wait", "load", "encode", "sample", "decode", "save", "fetch", "cold", "warm", "cached", "before", "after", "kept", "others", "unknown")
+ANY = "console"  # the name of rows that no question of ours asked for
 MOMENTS = ("accepted", "started", "p10", "p25", "p50", "p75")
 SHORTEST = 0.004  # of the time shown: a shorter bar could not be seen
 
@@ -49,7 +50,7 @@ class Chart(Figure):
         return small.getvalue(), {"width": round(width * DPI / 1.5), "height": round(height * DPI / 1.5)}
 
 
-def draw(name: str, title: str, records: Sequence[Record], style: str | None = None, note: str | None = None) -> Figure:
+def draw(name: str, title: str, records: Sequence[Record], style: str | None = None, note: str | None = None) -> Chart:
     """The chart of a question's rows; words where there is nothing to draw.
 
     Args:
@@ -61,13 +62,27 @@ def draw(name: str, title: str, records: Sequence[Record], style: str | None = N
     """
     figure = Chart(figsize=(WIDTH, 3.0), layout="constrained", facecolor="none")
     figure.suptitle(textwrap.fill(_text(title), TITLE_CHARACTERS), fontsize=12, color=INK[style], x=0.01, ha="left")
-    if name not in CHARTS or not records:
+    chart = CHARTS.get(name) or (of_any(records) if name == ANY else None)
+    if chart is None or not records:
         _say(figure, "This one is a list: the table says it all." if records else f"No rows to draw. {note or ''}", INK[style])
         return figure
-    CHARTS[name](figure, records)
+    chart(figure, records)
     for axes in figure.axes:
         _finish(axes, INK[style])
     return figure
+
+
+def is_drawn(name: str, records: Sequence[Record]) -> bool:
+    """Whether there is more to draw than words."""
+    return bool(records) and (name in CHARTS or (name == ANY and of_any(records) is not None))
+
+
+def of_any(records: Sequence[Record]) -> Callable[[Figure, Sequence[Record]], None] | None:
+    """Bars for rows of any query: its last column of numbers, named by its columns of text; None where it has not both."""
+    kinds = {name: {type(record[name]) for record in records} - {type(None)} for name in (records[0] if records else ())}
+    numbers = [name for name, found in kinds.items() if found and found <= {int, float}]
+    labels = [name for name, found in kinds.items() if found == {str}]
+    return bars(*labels[:3], value=Value(numbers[-1], numbers[-1])) if numbers and labels else None
 
 
 def _say(figure: Figure, text: str, ink: str) -> None:

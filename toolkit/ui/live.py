@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit.jobs import Job
@@ -22,19 +22,21 @@ LOOK_S = 1.0  # the place in line changes without news of this job
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a page shows of a job at one moment; `gone` are the numbers of files that are no longer on disk."""
+    """What a page shows of a job at one moment: `gone` are the numbers of files that are no longer on disk, `verdicts` what was said of each."""
 
     job: Job
     progress: Progress
     preview: tuple[bytes, str] | None = None
     gone: frozenset[int] = frozenset()
+    verdicts: Mapping[int, str | None] = field(default_factory=dict)
 
 
 def look(handle: JobHandle) -> View:
     """The job as it is now; reads the ledger and the live board."""
     job = handle.job
     gone = frozenset(file.number for file in job.files if not Path(file.path).is_file())
-    return View(job, handle.progress, None if job.is_final else handle.preview, gone)
+    said = {number: verdict for (_, number), verdict in handle._studio._ledger.verdicts([job.id]).items()} if job.files else {}
+    return View(job, handle.progress, None if job.is_final else handle.preview, gone, said)
 
 
 class Live:

@@ -12,7 +12,7 @@ import gradio as gr
 
 from toolkit.settings import Settings
 
-STYLE = Path(__file__).with_name("page.css")
+STYLE, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
 UPLOAD_LIMIT = "32mb"  # a workflow, or a picture or clip that carries one
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Hiragino Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Consolas", "Noto Sans Mono", "monospace")
@@ -33,7 +33,7 @@ def theme() -> gr.themes.Base:
     return gr.themes.Base(primary_hue=MULBERRY, secondary_hue=MULBERRY, neutral_hue=INK, font=FONTS, font_mono=MONO, radius_size="lg").set(
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
-        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
         block_border_width="0px",
         block_background_fill="transparent",
@@ -53,7 +53,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
         button_primary_background_fill_dark="*primary_600",
-        button_primary_background_fill_hover_dark="*primary_500",
+        button_primary_background_fill_hover_dark="*primary_700",
         button_primary_text_color="white",
     )
 
@@ -68,7 +68,7 @@ def page_options(home: Path | None = None) -> dict[str, Any]:
     return {
         "theme": theme(),
         "css_paths": [STYLE],
-        "head": HEAD,
+        "head": f"{HEAD}<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
         "allowed_paths": [str(projects)],
         "footer_links": [],
         "run_history": False,  # gradio would keep every call in the browser

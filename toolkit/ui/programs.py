@@ -10,7 +10,7 @@ import gradio as gr
 from toolkit.errors import ToolkitError
 from toolkit.requests import ImageRequest, Request, VideoRequest
 from toolkit.studio import Studio
-from toolkit.ui.workflow import visitor_of
+from toolkit.ui.events import visitor_of
 
 
 def program_calls(studio: Studio) -> None:

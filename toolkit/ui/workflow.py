@@ -17,6 +17,8 @@ from toolkit.exported import Parameter, Workflow
 from toolkit.requests import WorkflowRequest
 from toolkit.studio import Studio
 from toolkit.ui import cards
+from toolkit.ui.create import picture_field
+from toolkit.ui.events import plain, visitor_of
 from toolkit.visitors import THE_OWNER, Visitor
 
 KINDS = [".json", ".png", ".webp", ".jpg", ".mp4", ".webm", ".mov", ".mkv"]
@@ -26,34 +28,27 @@ LABELS = {"cfg": "CFG", "vae": "VAE", "fps": "Frames a second", "lora": "LoRA", 
 Press = Callable[[list[Any], Callable[..., Any], set[Component], gr.HTML], None]
 
 
-def visitor_of(request: gr.Request) -> Visitor:
-    """Who pressed, as the door in front of the page found."""
-    assert request.request is not None  # gradio's own word for: nobody asked over HTTP
-    found: Visitor = request.request.scope.get("visitor", THE_OWNER)
-    return found
-
-
 class WorkflowHandlers:
     """What the tab does with a file; each can be called without a browser."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
 
-    def read(self, path: str) -> tuple[Workflow | None, str]:
+    def read(self, path: str) -> tuple[Workflow | None, ToolkitError | None]:
         """The workflow of a file, or none and why not."""
         try:
-            return self._studio.workflow(path), ""
+            return self._studio.workflow(path), None
         except ToolkitError as error:
-            return None, str(error)
+            return None, error
 
-    def run(self, path: str, values: Mapping[str, Any], visitor: Visitor = THE_OWNER) -> tuple[str | None, str]:
-        """Submit the workflow with what the form says: the job's id and no sentence, or no id and why not."""
+    def run(self, path: str, values: Mapping[str, Any], visitor: Visitor = THE_OWNER) -> tuple[str | None, ToolkitError | None]:
+        """Submit the workflow with what the form says: the job's id and no error, or no id and why not."""
         try:
             workflow = self._studio.workflow(path)
             changed = workflow.set(**self._changes(workflow, values))
-            return self._studio.submit(WorkflowRequest(workflow=changed), origin="page", person=visitor.person).id, ""
+            return self._studio.submit(WorkflowRequest(workflow=changed), origin="page", person=visitor.person).id, None
         except ToolkitError as error:
-            return None, str(error)
+            return None, error
 
     def _changes(self, workflow: Workflow, values: Mapping[str, Any]) -> dict[str, Any]:
         """What the form says otherwise than the file; a text is never taken for a file of this machine."""
@@ -89,11 +84,11 @@ def workflow_tab(handlers: WorkflowHandlers, press: Press) -> None:
     @gr.render(file, show_progress="hidden")  # type: ignore[untyped-decorator]
     def form(path: str | None) -> None:
         if not path:
-            gr.HTML(f'<p class="hush">{INVITATION}</p>', apply_default_css=False)
+            plain(f'<p class="hush">{INVITATION}</p>', "workflow-invitation")
             return
         workflow, said = handlers.read(path)
         if workflow is None:
-            gr.HTML(cards.sentence(said), apply_default_css=False, elem_id="workflow-unread")
+            plain(cards.refusal(said), "workflow-unread")
             return
         named = [parameter for parameter in workflow.parameters.values() if "." not in parameter.name]
         fields: dict[str, Component] = {}
@@ -106,13 +101,13 @@ def workflow_tab(handlers: WorkflowHandlers, press: Press) -> None:
             fields[OTHERS] = gr.Textbox(
                 show_label=False, container=False, placeholder=f"{placeholder:.60}", lines=2, interactive=True, elem_id="workflow-others"
             )
-        gr.HTML(cards.remarks(workflow.notes, [str(fault) for fault in workflow.faults]), apply_default_css=False, elem_id="workflow-remarks")
+        plain(cards.remarks(workflow.notes, [str(fault) for fault in workflow.faults]), "workflow-remarks")
         create = gr.Button("Create", variant="primary", size="lg", elem_id="workflow-create", elem_classes="create")
-        refusal = gr.HTML("", apply_default_css=False, elem_id="workflow-refusal")
+        refusal = plain("", "workflow-refusal")
 
         def submit(values: dict[Component, Any], request: gr.Request) -> tuple[Any, str]:
             job_id, why = handlers.run(path, {name: values[field] for name, field in fields.items()}, visitor_of(request))
-            return (job_id if job_id else gr.skip()), cards.sentence(why)
+            return (job_id if job_id else gr.skip()), cards.refusal(why)
 
         press([create.click], submit, set(fields.values()), refusal)
 
@@ -133,9 +128,7 @@ def _field(parameter: Parameter) -> Component:
     """The field that suits a parameter's type and limits."""
     label, elem_id = _label(parameter.name), f"workflow-{parameter.name}"
     if _is_picture(parameter):
-        return gr.Image(
-            label=label, type="filepath", sources=["upload", "clipboard"], height=180, interactive=True, elem_id=elem_id, placeholder=f"{parameter.value}"
-        )
+        return picture_field(label, elem_id, height=180, interactive=True, placeholder=f"{parameter.value}")
     if _is_choice(parameter):
         known = parameter.value in (parameter.choices or ())
         info = None if known else f"The server has no {parameter.value}: choose another."
