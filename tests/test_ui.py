@@ -311,6 +311,12 @@ def test_the_plan_says_what_a_press_would_do_or_why_not(studio: Studio) -> None:
     assert len(studio.jobs(limit=1000)) == before
 
 
+def test_who_types_sends_no_server_a_look_at_each_letter(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio.servers()
+    monkeypatch.setattr(type(studio._servers), "usable", lambda servers: pytest.fail("asked a server"))
+    assert Making(studio).plan({**EMPTY, "seed": "6"})[0].startswith("1 job")
+
+
 def test_no_path_of_this_machine_is_said() -> None:
     assert Tags(cards.refusal(RequestInvalid("/home/somebody/x.json holds nothing."))).text == "x.json holds nothing."
 

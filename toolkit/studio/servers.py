@@ -108,6 +108,10 @@ class Servers:
             self._catalogs[address.url] = held
         return held[1]
 
+    def known(self) -> dict[str, NodeCatalog]:
+        """What each server could run when it was last looked at; asks nobody."""
+        return {address.url: catalog for address in self.addresses if (catalog := self.catalog(address)) is not None}
+
     def catalogs(self) -> dict[str, NodeCatalog]:
         """What each server can run, by its url; one that nobody has asked yet is looked at.
 

@@ -143,10 +143,17 @@ class Studio(Asking, Experiments, Keeping):
         """
         return self._orders.picture(image)
 
-    def plan(self, work: Request | Iterable[Request], *, person: str | None = None) -> Plan:
-        """What a request or a batch would do, nothing sent: jobs, duplicates, what is missing and where it belongs, the first graph; `person`: a guest."""
+    def plan(self, work: Request | Iterable[Request], *, person: str | None = None, look: bool = True) -> Plan:
+        """What a request or a batch would do, nothing sent: jobs, duplicates, what is missing and where it belongs, the first graph.
+
+        Args:
+            work: what would be asked for.
+            person: a guest, of whose jobs alone one may be there already.
+            look: ask servers that nobody watches what they have; False: what they had when last looked at will do.
+        """
         requests = [self._orders.with_sizes(request) for request in ([work] if isinstance(work, Request) else work)]
-        return rehearse(requests, self._servers.catalogs(), self._ledger, self._wildcards, self._forecast, person)
+        catalogs = (None if look else self._servers.known()) or self._servers.catalogs()
+        return rehearse(requests, catalogs, self._ledger, self._wildcards, self._forecast, person)
 
     def _forecast(self, url: str) -> Forecaster:
         """What the runs so far say of a server."""

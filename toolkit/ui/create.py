@@ -52,7 +52,7 @@ class Making:
         if not str(values.get("prompt") or "").strip():
             return "", None
         try:
-            plan = self._studio.plan(self._request(values), person=visitor.only)
+            plan = self._studio.plan(self._request(values), person=visitor.only, look=False)
         except ToolkitError as error:
             return "", error
         return (plan.sentence, None) if not plan.faults else ("", RequestInvalid(" ".join(plan.faults)))

@@ -50,7 +50,8 @@ def _when(job: Job, progress: Progress) -> str:
         return "cancelling"
     if job.status in (JobStatus.CREATED, JobStatus.QUEUED):
         return progress.stalled or cards.place_in_line(progress).partition(", ")[2] or "waiting"
-    return " · ".join(part for part in (cards.WORDS[JobStatus(job.status)].lower(), f"{progress.fraction:.0%}", cards.time_left(progress)) if part)
+    done = f"{progress.fraction:.0%}" if progress.fraction else ""
+    return " · ".join(part for part in (cards.WORDS[JobStatus(job.status)].lower(), done, cards.time_left(progress)) if part)
 
 
 def _bar(job: Job, progress: Progress) -> str:

@@ -121,7 +121,7 @@ def build_timings(answering: Answering) -> tuple[list[Component], gr.HTML, gr.Ac
     with gr.Accordion("Ask in SQL", open=False, visible=False, elem_id="console", elem_classes="fold") as console:
         begin = gr.Dropdown([("A question as a start …", ""), *choices()], value="", label="Begin with", elem_id="begin")
         query = gr.Textbox("from jobs select status, count(*) as jobs group by all order by jobs desc", label="SQL", lines=6, max_lines=20, elem_id="query")
-        run = gr.Button("Run", variant="primary", elem_id="run", elem_classes="create")
+        run = gr.Button("Run", variant="primary", elem_id="run")
         rows = plain("", "rows")
     begin.input(answering.text_of, begin, query, **QUIET)
 
