@@ -229,8 +229,7 @@ def test_what_is_wrong_is_said_beside_its_field(page: Any, studio: Studio) -> No
     ask(page, "a fox")
     beside = page.locator("#steps .beside")
     beside.get_by_text("it must be a whole number from 1 to 200").wait_for()
-    page.wait_for_function("document.activeElement === document.querySelector('#steps input, #steps textarea')")
-    assert page.evaluate("document.activeElement.getAttribute('aria-describedby')") == beside.get_attribute("id")
+    page.wait_for_function("document.activeElement === document.querySelector('#steps [aria-describedby=beside][aria-invalid=true]')")
     page.keyboard.press("Control+a")
     page.keyboard.type("5")
     beside.wait_for(state="detached")  # without a press
@@ -331,7 +330,11 @@ def test_questions_are_charts_and_the_console_answers_sql(page: Any, studio: Stu
     page.get_by_role("button", name="Ask in SQL").click()
     query = page.get_by_label("SQL", exact=True)
     query.fill("from jobs select kind, count(*) as made, '<i>x</i>' as said group by all")
-    page.get_by_role("button", name="Run").click()
+    for _ in range(3):  # it is stopped after 4 s, which a busy machine may need for its start
+        page.get_by_role("button", name="Run").click()
+        page.locator("#rows td, #rows .refusal").first.wait_for(timeout=SOON_MS)
+        if page.locator("#rows .refusal").count() == 0:
+            break
     page.locator("#rows td").get_by_text("<i>x</i>").first.wait_for(timeout=SOON_MS)
     with page.expect_download() as download:
         page.locator("#rows").get_by_role("link", name="Download CSV").click()

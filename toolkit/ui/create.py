@@ -173,7 +173,7 @@ def wire_plan(making: Making, form: Form) -> None:
     async def look(values: dict[Component, Any], request: gr.Request) -> tuple[str, str]:
         await asyncio.sleep(SETTLE_S)
         said, error = await asyncio.to_thread(making.plan, {name: values[field] for name, field in form.fields.items()}, visitor_of(request))
-        return cards.plan(said), cards.refusal(error, is_new=False)
+        return cards.plan(said), cards.refusal(error)
 
     changes: list[Any] = [field.change for field in watched]  # type: ignore[attr-defined]
     gr.on(changes, look, set(form.fields.values()), [form.plan, form.refusal], trigger_mode="always_last", **QUIET)

@@ -3,11 +3,12 @@
 (() => {
   const NAME = 'anime-toolkit';
   const one = (selector, within = document) => within.querySelector(selector);
-  let job, status, told, focused, wantsNotice = false, wantsStage = false;
+  let job, status, focused, wantsNotice = false, wantsStage = false, fieldUntil = 0;
 
   function stage() {
     const shown = one('#stage .stage[data-job]');
-    document.title = shown && shown.dataset.status === 'running' ? `${shown.dataset.title} · ${NAME}` : NAME;
+    if (shown && shown.dataset.status === 'running') document.title = `${shown.dataset.title} · ${NAME}`;
+    else if (!document.hidden) document.title = NAME; // else it goes on saying what became of the job
     if (!shown) return;
     if (shown.dataset.job !== job) {
       const address = new URL(location);
@@ -16,6 +17,7 @@
       // on a phone the stage is below the form: who pressed for a job goes there once it is on it, since an empty stage is too short to scroll to
       if (wantsStage && window.innerWidth <= 800) one('#result').scrollIntoView();
       wantsStage = false;
+      fieldUntil = 0;
     } else if (status === 'running' && shown.dataset.status !== 'running') {
       if (document.hidden) document.title = `${shown.dataset.title} · ${NAME}`;
       if (wantsNotice && document.hidden) new Notification(NAME, {body: shown.dataset.title, tag: job});
@@ -30,25 +32,20 @@
 
   function refusals() {
     const said = one('#refusal .refusal');
-    const key = said ? `${said.dataset.field}: ${said.textContent}` : '';
-    if (key === told) return;
-    told = key;
-    document.querySelectorAll('.beside').forEach((old) => old.remove());
-    document.querySelectorAll('[data-wrong]').forEach((field) => {
-      ['data-wrong', 'aria-invalid', 'aria-describedby'].forEach((name) => field.removeAttribute(name));
-    });
     const place = said && said.dataset.field && document.getElementById(said.dataset.field);
-    const field = place && one('textarea, input', place);
-    if (!field || !place.closest('#form')) return;
-    const beside = Object.assign(document.createElement('p'), {className: 'refusal beside', id: 'beside', textContent: said.textContent});
-    place.append(beside);
+    const field = place && place.closest('#form') && one('textarea, input', place);
+    document.querySelectorAll('.beside').forEach((old) => { if (!field || old.parentElement !== place) old.remove(); });
+    document.querySelectorAll('[data-wrong]').forEach((old) => {
+      if (old !== field) ['data-wrong', 'aria-invalid', 'aria-describedby'].forEach((name) => old.removeAttribute(name));
+    });
+    if (!field) return;
+    const beside = one('.beside', place) || place.appendChild(Object.assign(document.createElement('p'), {className: 'refusal beside', id: 'beside'}));
+    if (beside.textContent !== said.textContent) beside.textContent = said.textContent;
     said.classList.add('aside');
-    field.setAttribute('aria-invalid', 'true');
-    field.setAttribute('aria-describedby', 'beside');
-    field.setAttribute('data-wrong', '');
-    if (said.getAttribute('role') !== 'alert') return;
-    const folded = place.closest('.fold');
-    if (folded && !place.offsetParent) one('.label-wrap', folded).click();
+    Object.entries({'data-wrong': '', 'aria-invalid': 'true', 'aria-describedby': 'beside'}).forEach((pair) => field.setAttribute(...pair));
+    if (Date.now() > fieldUntil || field === document.activeElement) return;
+    const folded = place.closest('.fold') && one('.label-wrap', place.closest('.fold'));
+    if (folded && !folded.classList.contains('open')) folded.click();
     setTimeout(() => field.focus(), 50);
   }
 
@@ -65,8 +62,18 @@
     if (again) again.focus({preventScroll: true});
   }
 
+  // who pressed is taken to the field that is refused, who types is not
+  function pressed() {
+    fieldUntil = Date.now() + 3000;
+    refusals();
+  }
+  document.addEventListener('input', () => { fieldUntil = 0; });
+  document.addEventListener('keydown', (event) => {
+    if (event.key === 'Enter' && event.shiftKey && event.target.closest('#prompt')) pressed();
+  });
   document.addEventListener('click', ({target}) => {
     if (!target.closest) return;
+    if (target.closest('#create')) pressed();
     if (target.closest('.create, [data-act]')) wantsStage = true;
     if (!target.closest('[data-act=notify]')) return;
     Notification.requestPermission().then((answer) => { wantsNotice = answer === 'granted'; notices(); });
