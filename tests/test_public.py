@@ -193,7 +193,7 @@ def latest(client):
     """The list of the latest jobs, as the page's own script asks for it."""
     config = client.get("/config").json()
     refresh = next(fn for fn in config["dependencies"] if fn["targets"][0][1] == "tick")
-    shown = event(client, refresh, [""])["output"]["data"][0]
+    shown = event(client, refresh, [None, None])["output"]["data"][0]
     return shown if isinstance(shown, str) else ""
 
 
@@ -504,11 +504,13 @@ def test_an_address_that_a_visitor_names_is_not_asked(program, tmp_path):
             for path in (f"/gradio_api/file={url}", f"/gradio_api/proxy={url}"):
                 refused(ann.get(path), 403, "owner_only")
             config = ann.get("/config").json()
+            shown = {component["id"]: component["props"].get("value") for component in config["components"]}
             files = {component["id"] for component in config["components"] if component["type"] in ("file", "image")}
             taking = [fn for fn in config["dependencies"] if files.intersection(fn["inputs"])]
             assert taking
             for fn in taking:
-                assert "addresses are not fetched" in event(ann, fn, [file])["output"]["error"]
+                data = [file if part in files else shown.get(part) for part in fn["inputs"]]
+                assert "addresses are not fetched" in event(ann, fn, data)["output"]["error"]
             for wrong in ({"image": url}, {"image": {"sha256": url}}, {"image": {"url": url}}, {"model": url}, {"loras": [{"name": url}]}):
                 assert ann.post("/api/anime/generate/image", json={"prompt": "a", **SMALL, **wrong}).status_code in (404, 422)
         with pytest.raises(TimeoutError):

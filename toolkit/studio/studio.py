@@ -146,10 +146,7 @@ class Studio(Asking, Experiments, Keeping):
     def plan(self, work: Request | Iterable[Request], *, person: str | None = None, look: bool = True) -> Plan:
         """What a request or a batch would do, nothing sent: jobs, duplicates, what is missing and where it belongs, the first graph.
 
-        Args:
-            work: what would be asked for.
-            person: a guest, of whose jobs alone one may be there already.
-            look: ask servers that nobody watches what they have; False: what they had when last looked at will do.
+        `person`: a guest; `look` False: what servers had when they were last looked at will do.
         """
         requests = [self._orders.with_sizes(request) for request in ([work] if isinstance(work, Request) else work)]
         catalogs = (None if look else self._servers.known()) or self._servers.catalogs()
