@@ -26,6 +26,18 @@ ENVIRONMENT = {
 }
 
 
+LONG = ("tests/faults/", "tests/test_notebooks.py", "tests/test_processes.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the long tests out to the workers first: each begins with an equal part of all, and a long one at the end would be waited for alone."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.nodeid.startswith(LONG)]
+    short = [item for item in items if not item.nodeid.startswith(LONG)]
+    share = -(-len(short) // workers)
+    items[:] = [item for worker in range(workers) for item in (*long[worker::workers], *short[worker * share : (worker + 1) * share])]
+
+
 def children_of(home: Path) -> dict[str, int]:
     """The processes that serve a home: its engine and its feeders, by name."""
     found: dict[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import re
 import threading
@@ -330,12 +331,13 @@ def test_questions_are_charts_and_the_console_answers_sql(page: Any, studio: Stu
     page.get_by_role("button", name="Ask in SQL").click()
     query = page.get_by_label("SQL", exact=True)
     query.fill("from jobs select kind, count(*) as made, '<i>x</i>' as said group by all")
+    said = page.locator("#rows td").get_by_text("<i>x</i>").first
     for _ in range(3):  # it is stopped after 4 s, which a busy machine may need for its start
         page.get_by_role("button", name="Run").click()
-        page.locator("#rows td, #rows .refusal").first.wait_for(timeout=SOON_MS)
-        if page.locator("#rows .refusal").count() == 0:
+        with contextlib.suppress(sync_api.TimeoutError):
+            said.wait_for(timeout=SOON_MS / 2)
             break
-    page.locator("#rows td").get_by_text("<i>x</i>").first.wait_for(timeout=SOON_MS)
+    assert said.is_visible()
     with page.expect_download() as download:
         page.locator("#rows").get_by_role("link", name="Download CSV").click()
     assert Path(download.value.path()).read_text().startswith("kind,made,said\n")

@@ -416,7 +416,7 @@ def test_no_history_loses_doubles_or_belies_a_job(folder: Path, shard: int) -> N
 # ---- L07: a day --------------------------------------------------------------------------------------------------------------
 
 DAY_S = 24 * 3600.0
-SOAK_JOBS = int(os.environ.get("TOOLKIT_SOAK_JOBS", "300"))
+SOAK_JOBS = int(os.environ.get("TOOLKIT_SOAK_JOBS", "200"))
 
 
 def one_fault(world: World, chance: random.Random) -> str:
