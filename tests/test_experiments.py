@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,9 +17,10 @@ from typing import Any
 import pytest
 from PIL import Image, ImageColor
 
-from tests.conftest import end_children
+from tests.conftest import children_of, end_children
 from toolkit import ImageRef, ImageRequest, Lora, Studio, Workflow
 from toolkit.errors import JobTimeout, JobUnknown, OutputError, QueryInvalid, RequestInvalid
+from toolkit.ledger import Ledger
 from toolkit.outputs import sidecar_of
 from toolkit.sheets import FAULT, Sheet, wrapped
 from toolkit.studio import Batch
@@ -424,3 +430,38 @@ def test_the_code_of_a_job_makes_the_same_request_again(house: Studio, foxes: Ba
     own = house.run(foxes.outputs[0].workflow())
     assert f'studio.job("{own.id[:8]}")' in own.code()
     own.wait(30)
+
+
+SWEEP = """
+from toolkit import Studio
+axes = {"cfg": [3, 4, 5, 6, 7, 8], "sampler": ["euler", "euler_ancestral", "ddim", "dpmpp_2m"]}
+batch = Studio("engine").sweep("1girl, killed", name="killed", width=256, height=256, steps=2, model="illustrious", **axes)
+print("asked", flush=True)
+print(batch.wait(100).sheet(rows="sampler", columns="cfg").path, flush=True)
+"""
+
+
+def test_a_sweep_of_24_whose_processes_are_killed_at_10_goes_on_in_the_next_kernel_and_doubles_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_ENGINE_STEP_S", "0.05")
+    monkeypatch.setenv("TOOLKIT_HOME", str(home))
+    with subprocess.Popen([sys.executable, "-c", SWEEP], stdout=subprocess.PIPE, text=True) as kernel:
+        assert kernel.stdout is not None
+        assert kernel.stdout.readline() == "asked\n"
+        ledger = Ledger(home)
+        deadline = time.monotonic() + 60
+        while ledger.count(status="done") < 10:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for pid in (kernel.pid, *children_of(home).values()):
+            os.kill(pid, signal.SIGKILL)
+    done = ledger.count(status="done")
+    again = subprocess.run([sys.executable, "-c", SWEEP], capture_output=True, text=True, timeout=110, check=True)
+    jobs = ledger.jobs(limit=-1)
+    attempts = sum(job.attempt for job in jobs)
+    ledger.close()
+    assert [job.status for job in jobs] == ["done"] * 24
+    assert 24 <= attempts <= 26, "two prompts at most were on the engine that was killed"
+    assert 10 <= done < 24
+    with Image.open(again.stdout.splitlines()[-1]) as sheet:
+        assert sheet.width > 6 * 256
+        assert sheet.height > 4 * 256
