@@ -276,7 +276,7 @@ async def test_twenty_watchers_that_never_read_slow_nobody_and_take_no_memory(ho
             assert time.monotonic() - began < 10.0  # 0.1 s a round of ten jobs, written and told; one send that waits takes 20 s
             assert feed.count() == 21
             deaf = [watcher for watcher in feed._watchers if len(watcher.mailbox)]
-            assert len(deaf) == 20  # they are stuck indeed, and still there
+            assert len(deaf) >= 20  # they are stuck indeed, and still there; the one that reads may be about to
             assert max(len(watcher.mailbox) for watcher in deaf) <= 3 * len(jobs)
             board.close()
 

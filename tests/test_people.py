@@ -293,6 +293,14 @@ def test_rules_name_the_models_and_what_is_always_left_out():
         as_ruled(WorkflowRequest(workflow={}), Quota(), Rules(), recipe_of)
 
 
+def test_where_the_page_is_served_is_noted_for_the_links(studio):
+    studio._ledger.people.set_public_url("https://draw.example.org")
+    try:
+        assert studio._ledger.people.public_url() == "https://draw.example.org"
+    finally:
+        studio._ledger.people.set_public_url("")
+
+
 def test_the_owners_words_are_in_what_the_server_got(studio, ann, owner):
     studio._ledger.people.set_rules(Rules(models=("standin_xl",), negative="blood"))
     try:
