@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from toolkit import outputs
+from toolkit import decoding, outputs
+from toolkit.decoding import KINDS, extension_of, kind_of, look_into
 from toolkit.errors import DiskFull, OutputError, ServerUnreachable
 from toolkit.jobs import Instant, Job, OutputFile
 from toolkit.metadata import read
-from toolkit.outputs import KINDS, OutputStore, extension_of, kind_of, look_into, sidecar_of, text_chunks
+from toolkit.outputs import OutputStore, sidecar_of, text_chunks
 from toolkit.protocol import ServerOutput
 from toolkit.requests import ImageRequest, WorkflowRequest
 
@@ -236,7 +237,7 @@ def test_whatever_a_decoder_raises_is_a_broken_file(tmp_path, monkeypatch, error
     def fail(path: Path) -> None:
         raise error
 
-    monkeypatch.setattr(outputs, "_look_into_picture", fail)
+    monkeypatch.setattr(decoding, "_look_into_picture", fail)
     with pytest.raises(OutputError, match="does not decode"):
         look_into(tmp_path / "a.png", "image")
 
@@ -454,7 +455,7 @@ async def test_a_file_that_vanishes_under_our_hands_is_one_sentence(store, monke
     def gone(_path: Path, _kind: str) -> None:
         raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
-    monkeypatch.setattr(outputs, "_look_into_picture", lambda path: gone(path, ""))
+    monkeypatch.setattr(decoding, "_look_into_picture", lambda path: gone(path, ""))
     with pytest.raises(OutputError, match="cannot be written: No such file"):
         await save(store, png())
 

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from toolkit.decoding import look_into
 from toolkit.jobs import DONE, FINAL
-from toolkit.outputs import look_into, sidecar_of
+from toolkit.outputs import sidecar_of
 
 GONE = ("outputs_gone", "outputs_unknown", "bad_file")  # the prompt ended well, its files could not be had: no false failure
 STRICT = "dropped_branch"  # accepted without a branch, stopped for that, and what it may have made is not kept

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from toolkit.errors import OutputError, RequestInvalid
 from toolkit.jobs import OutputFile, Rating
-from toolkit.ledger import Ledger
+from toolkit.ledger import Backup, Ledger
 from toolkit.outputs import OutputStore, sidecar_of
 from toolkit.sheets import Sheet
 from toolkit.studio.handles import JobHandle, OutputHandle
+from toolkit.studio.standing import Standing
 
 if TYPE_CHECKING:
     from toolkit.stats import Stats
@@ -37,6 +38,7 @@ class Keeping:
 
     _ledger: Ledger
     _outputs: OutputStore
+    _standing: Standing
     _log: Callable[[], Stats]
 
     # ---- judgements ---------------------------------------------------------------------------------------------------
@@ -112,6 +114,24 @@ class Keeping:
         """How many files each project has, and megabytes: present, trashed, missing. DuckDB's relation."""
         query = "from outputs join jobs using (job_id) select project, disk, count(*) as files, round(sum(outputs.size_bytes) / 1e6, 1) as megabytes"
         return self._log().sql(f"{query} group by all order by project, disk")
+
+    # ---- the home -----------------------------------------------------------------------------------------------------
+
+    def backup(self, path: str | PathLike[str], *, files: bool = True, tell: Callable[[str], None] = print) -> Backup:
+        """Copy the whole home to a new folder while jobs go on; the copy opens as a home, and holds its open jobs until `resume`.
+
+        Args:
+            path: a folder that does not exist or is empty.
+            files: whether to copy pictures, clips and inputs too, or the ledger alone.
+            tell: hears every 2 s how far it is.
+
+        Raises:
+            RequestInvalid: the folder is not new. HomeUnusable: it cannot be written; nothing half is left there.
+        """
+        return self._ledger.back_up(Path(path), files=files, tell=tell)
+
+    def _held(self) -> str | None:
+        return self._standing.held()
 
     # ---- find ---------------------------------------------------------------------------------------------------------
 

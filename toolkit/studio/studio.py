@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from os import PathLike
@@ -23,7 +23,7 @@ from toolkit.forecast import Forecaster
 from toolkit.guests import as_ruled
 from toolkit.inputs import InputStore, WildcardFolder
 from toolkit.jobs import Job, Origin, Priority
-from toolkit.ledger import Backup, Key, Ledger, LiveBoard, NewJob
+from toolkit.ledger import Key, Ledger, LiveBoard, NewJob
 from toolkit.ledger.people import Person
 from toolkit.outputs import OutputStore
 from toolkit.pipelines import build
@@ -308,24 +308,6 @@ class Studio(Asking, Experiments, Keeping):
 
     def _trouble_of(self, job: Job) -> str | None:
         return self._standing.trouble_of(job)
-
-    # ---- the home -----------------------------------------------------------------------------------------------------
-
-    def backup(self, path: str | PathLike[str], *, files: bool = True, tell: Callable[[str], None] = print) -> Backup:
-        """Copy the whole home to a new folder while jobs go on; the copy opens as a home, and holds its open jobs until `resume`.
-
-        Args:
-            path: a folder that does not exist or is empty.
-            files: whether to copy pictures, clips and inputs too, or the ledger alone.
-            tell: hears every 2 s how far it is.
-
-        Raises:
-            RequestInvalid: the folder is not new. HomeUnusable: it cannot be written; nothing half is left there.
-        """
-        return self._ledger.back_up(Path(path), files=files, tell=tell)
-
-    def _held(self) -> str | None:
-        return self._standing.held()
 
     # ---- the servers --------------------------------------------------------------------------------------------------
 
