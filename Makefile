@@ -28,7 +28,7 @@ soak: $(STAMP)
 		$(BIN)/python -m pytest $(WORKERS) -rP tests/faults/test_histories.py tests/faults/test_crashes.py tests/test_schemas.py $(ARGS)
 
 browser: $(STAMP)
-	$(BIN)/python -m pytest -m browser $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m browser $(ARGS)
 
 lab: $(STAMP)
 	$(BIN)/python -m jupyterlab notebooks

@@ -42,7 +42,7 @@ slow"""
 def lab(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a JupyterLab over copies of the notebooks, with settings of its own."""
     monkeypatch.setenv("TOOLKIT_HOME", str(home))
-    monkeypatch.setenv("TOOLKIT_ENGINE_STEP_S", "0.1")
+    monkeypatch.setenv("TOOLKIT_ENGINE_STEP_S", "0.07")
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     settings = tmp_path / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension"
