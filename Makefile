@@ -31,7 +31,7 @@ browser: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m browser $(ARGS)
 
 lab: $(STAMP)
-	$(BIN)/python -m jupyterlab notebooks
+	$(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 # execute and save them, on an engine and in a home of their own
 notebooks: $(STAMP)
