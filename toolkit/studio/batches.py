@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 from toolkit.errors import JobError, JobTimeout, OutputError, RequestInvalid
-from toolkit.jobs import Job
+from toolkit.jobs import Job, OutputFile
 from toolkit.sheets import Picture, Sheet, wrapped
 from toolkit.studio.handles import JobHandle, OutputHandle
 
@@ -107,12 +107,7 @@ class Batch:
     @property
     def numbered(self) -> Mapping[int, OutputHandle]:
         """The files by the numbers under them on card and sheet: from 1, and a job that has none yet keeps room for what it will make."""
-        found, number = dict[int, OutputHandle](), 1
-        for job in self._now():
-            files = [file for file in job.files if not file.temporary]
-            found |= {number + place: OutputHandle(file, job.id, self._studio) for place, file in enumerate(files)}
-            number += len(files) if job.is_done else max(len(files), getattr(job.request, "batch_size", 1))
-        return found
+        return {first + place: OutputHandle(file, job.id, self._studio) for job, first, files in with_numbers(self._now()) for place, file in enumerate(files)}
 
     @property
     def kept(self) -> Sequence[OutputHandle]:
@@ -264,6 +259,15 @@ class Batch:
         jobs = self._now()
         ended, failed = sum(job.is_final for job in jobs), sum(job.is_final and not job.is_done for job in jobs)
         return f"batch '{self.name}': {ended} of {len(jobs)} ended" + (f", {failed} not well" if failed else "")
+
+
+def with_numbers(jobs: Iterable[Job]) -> Iterator[tuple[Job, int, list[OutputFile]]]:
+    """Each job with the number of its first file, and its files without previews; one that has none yet keeps room for what it will make."""
+    number = 1
+    for job in jobs:
+        files = [file for file in job.files if not file.temporary]
+        yield job, number, files
+        number += len(files) if job.is_done else max(len(files), getattr(job.request, "batch_size", 1))
 
 
 def _pictures(job: Job) -> list[tuple[str, Picture]]:

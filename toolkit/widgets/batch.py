@@ -18,6 +18,7 @@ import ipywidgets
 from toolkit.errors import ToolkitError
 from toolkit.jobs import Job, JobStatus
 from toolkit.progress import Progress
+from toolkit.studio.batches import with_numbers
 from toolkit.studio.handles import OutputHandle
 from toolkit.widgets import pictures
 from toolkit.widgets.shown import Card, said
@@ -110,19 +111,17 @@ class BatchCard(Card):
 
     def _pieces(self, jobs: Sequence[Job]) -> list[Any]:
         """A widget for every place; those of a job are made anew when its status changes."""
-        found, number = list[Any](), 1
-        verdicts = self._studio._ledger.verdicts([job.id for job in jobs if job.id not in self._drawn])
-        for job in jobs:
-            files = [file for file in job.files if not file.temporary]
+        found = list[Any]()
+        for job, number, files in with_numbers(jobs):
             key = f"{job.status} {number}"
-            if job.id not in self._drawn or self._drawn[job.id][0] != key:
+            if self._drawn.get(job.id, ("", ()))[0] != key:
+                verdicts = self._studio._ledger.verdicts([job.id]) if files else {}
                 outputs = [OutputHandle(file, job.id, self._studio) for file in files]
                 made = [
                     Tile(output, number + place, verdicts.get((job.id, output.file.number)), pictures.about(job)).box for place, output in enumerate(outputs)
                 ]
                 self._drawn[job.id] = key, made or [waiting(number, _words(job), failed=job.is_final)]
             found += self._drawn[job.id][1]
-            number += len(files) if job.is_done else max(len(files), getattr(job.request, "batch_size", 1))
         return found
 
     def _head_of(self, jobs: Sequence[Job]) -> str:
@@ -154,7 +153,7 @@ class BatchCard(Card):
         limits = (TILE_SIDE, limit)
         chosen = list(outputs.items())[:shown]
         tiles = [tile(one, number, verdicts.get((one.job_id, one.file.number)), about[one.job_id], limits) for number, one in chosen]
-        tiles += [empty_tile(place, _words(job), failed=True) for place, job in enumerate(jobs, 1) if job.is_final and not job.is_done][: max(shown, 12)]
+        tiles += [empty_tile(place, _words(job), failed=True) for job, place, _ in with_numbers(jobs) if job.is_final and not job.is_done][: max(shown, 12)]
         ended, failed = sum(job.is_final for job in jobs), sum(job.is_final and not job.is_done for job in jobs)
         find = f'<code>studio.batch("{escape(self.batch.name)}")</code>'
         facts = f"{ended} of {len(jobs)}" + (f" · {failed} not well" if failed else "")
