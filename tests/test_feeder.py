@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -26,7 +27,8 @@ from toolkit.feeder.collect import Desk
 from toolkit.feeder.feeder import Feeder
 from toolkit.feeder.run import Run
 from toolkit.jobs import Job
-from toolkit.ledger import Claim, NewJob
+from toolkit.ledger import Claim, Ledger, NewJob
+from toolkit.pace import SLOW_S
 from toolkit.progress import Progress
 from toolkit.settings import ServerAddress
 
@@ -399,7 +401,7 @@ async def test_a_fault_of_ours_costs_its_job_and_not_the_feeder(tmp_path: Path, 
     monkeypatch.setattr(Run, "way", stumble)
     feeder = Feeder(tmp_path, ServerAddress("engine"), {}, 1.0)
     feeder.epoch = feeder.ledger.take_server("engine")
-    feeder.desk = Desk(feeder.ledger, feeder.board, feeder.store, feeder.inputs, feeder.link, feeder.epoch, feeder._database, feeder.forecaster)
+    feeder.desk = Desk(feeder.ledger, feeder.board, feeder.store, feeder.inputs, feeder.link, feeder.epoch, feeder._clerk, feeder.forecaster)
     (job,) = feeder.ledger.accept(NewJob(ImageRequest(prompt="a girl", seed=1), ["engine"]))
     attempt = feeder.ledger.sending(Claim(job.id, "engine", feeder.epoch, {}))
     assert attempt is not None
@@ -493,6 +495,54 @@ async def test_what_waits_for_a_commit_goes_into_the_next_one_together() -> None
     assert (await first, await asked[0], await asked[2], asked[1].cancelled()) == (True, "a", "c", True)
     assert batches.kept == [["a", "c"]]
     clerk.close()
+
+
+async def test_a_short_write_is_done_at_once_unless_others_wait_or_the_disk_was_slow(monkeypatch) -> None:
+    batches = Batches()
+    clerk, here = Clerk(batches.together), threading.get_ident()
+    assert await clerk.write(threading.get_ident) == here
+    waiting, go_on, first = await busy_clerk(batches)
+    second = asyncio.create_task(waiting.write(threading.get_ident))  # in the order asked
+    await asyncio.sleep(0)
+    go_on.set()
+    assert (await first, await second != here) == (True, True)
+    await clerk.write(lambda: time.sleep(2 * SLOW_S))
+    assert await clerk.write(threading.get_ident) != here
+    monkeypatch.setattr("toolkit.pace.WARY_S", 0.0)
+    later = Clerk(batches.together)
+    await later.write(lambda: time.sleep(2 * SLOW_S))
+    assert await later.write(threading.get_ident) == here
+    for one in (clerk, waiting, later):
+        one.close()
+
+
+async def test_a_short_write_never_waits_on_the_loop_for_a_lock(tmp_path) -> None:
+    ledger = Ledger(tmp_path)
+    clerk, beats = Clerk(ledger.together), list[float]()
+
+    async def beat() -> None:
+        while True:
+            beats.append(time.monotonic())
+            await asyncio.sleep(0.005)
+
+    heart, locked, go_on = asyncio.create_task(beat()), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ledger._database.transaction():
+            locked.set()
+            go_on.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    locked.wait(10)
+    asyncio.get_running_loop().call_later(0.3, go_on.set)
+    assert await clerk.write(lambda: ledger.take_server("http://gpu:8188")) == 1
+    heart.cancel()
+    holder.join()
+    assert len(beats) > 20
+    assert max(b - a for a, b in itertools.pairwise(beats)) < 0.2
+    clerk.close()
+    ledger.close()
 
 
 async def test_who_fails_in_a_batch_fails_alone() -> None:

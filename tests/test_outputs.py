@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import AsyncIterator
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -426,7 +427,7 @@ class FullDisk:
 async def test_a_full_disk_is_told_apart_and_leaves_no_part(store, monkeypatch, code):
     whole = Path.open
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda self, mode="r", *more: FullDisk(whole(self, mode, *more), code))
+        patch.setattr(Path, "open", lambda self, mode="r", *more, **how: FullDisk(whole(self, mode, *more, **how), code))
         with pytest.raises(DiskFull, match=r"The disk of .* is full. Make room; the job goes on by itself."):
             await save(store, png())
     assert files(store) == []
@@ -517,12 +518,12 @@ async def test_a_sidecar_is_written_anew_as_a_whole_and_a_full_disk_leaves_the_o
     assert json.loads(path.read_text())["recipe"] == {"seed": 2}
     before = files(store)
 
-    def full(self: Path, text: str, **_how: Any) -> int:
-        self.write_bytes(text[:9].encode())
+    def full(stream: FileIO, data: bytes) -> None:
+        stream.write(data[:9])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr("toolkit.outputs._write_all", full)
         with pytest.raises(DiskFull):
             store.write_sidecar(job(), file, {"seed": 3}, "http://h")
     assert json.loads(path.read_text())["recipe"] == {"seed": 2}

@@ -24,6 +24,7 @@ Api: TypeAlias = dict[str, dict[str, Any]]
 DEPTH_LIMIT = 900  # ComfyUI's validator recurses and stops near 1,000 levels (ComfyUI issue 14911)
 NODE_LIMIT = 20_000
 SIZES = {"width", "height", "length"}
+CANONICAL = json.JSONEncoder(sort_keys=True, default=str)  # made once: `json.dumps` makes one for each call with options
 UNHASHED_INPUTS = {"seed", "noise_seed", "filename_prefix"}
 
 
@@ -106,7 +107,7 @@ def digests(graph: Mapping[str, Any], without: Collection[str] = ()) -> dict[str
             for name, value in node.get("inputs", {}).items()
             if name not in without
         }
-        text = json.dumps([node.get("class_type"), shape], sort_keys=True, default=str)
+        text = CANONICAL.encode([node.get("class_type"), shape])
         found[node_id] = hashlib.sha256(text.encode()).hexdigest()
     return found
 

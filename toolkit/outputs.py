@@ -18,19 +18,22 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from toolkit.crashpoints import reached
 from toolkit.decoding import extension_of, kind_of, look_into
 from toolkit.errors import DiskFull, OutputError, ToolkitError
 from toolkit.jobs import Job, OutputFile
 from toolkit.metadata import annotate, in_png
+from toolkit.pace import Pace
 from toolkit.protocol import ServerOutput
 
 log = logging.getLogger(__name__)
 
 BATCH_BYTES = 2**20
+SHORT_BYTES = 2**16  # a file that is written and decoded in a millisecond or two
 
 
 class OutputStore:
@@ -39,6 +42,7 @@ class OutputStore:
     def __init__(self, home: Path) -> None:
         self.projects = home / "projects"
         self.bin = home / "trash"
+        self._pace = Pace()
 
     def place(self, job: Job, number: int, extension: str, attempt: int = 1) -> Path:
         """Where a job's n-th file belongs; the same at every call, and another for each attempt, whose bytes may differ."""
@@ -94,6 +98,9 @@ class OutputStore:
             came = await part.receive(chunks, notes if extension in ("png", "apng") else None)
             if length is not None and came != length:
                 raise OutputError(f"{output.filename} ended after {came} of {length} bytes.", path=str(path))
+            if kind != "video" and came <= SHORT_BYTES and self._pace.is_quick():
+                with self._pace.timed():
+                    return finished()
             return await asyncio.get_running_loop().run_in_executor(None, finished)  # a disk takes its time, and a clip seconds to decode: the others go on
         except ToolkitError:  # ServerUnreachable is an OSError too, and no fault of our disk
             raise
@@ -144,13 +151,13 @@ class OutputStore:
         try:
             # a fact a line; json's own `indent` is written in Python, and takes ten times as long
             lines = ",\n".join(f' "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in about.items())
-            part.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8", errors="backslashreplace")
+            with part.open("wb", buffering=0) as stream:
+                _write_all(stream, f"{{\n{lines}\n}}\n".encode(errors="backslashreplace"))
             os.replace(part, path)
         except OSError as error:
-            raise _explained(error, path) from error
-        finally:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
+            raise _explained(error, path) from error
         return path
 
     # ---- what people keep ---------------------------------------------------------------------------------------------
@@ -231,7 +238,7 @@ class _Part:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._size, self._digest = 0, hashlib.sha256()
-        self._stream: BinaryIO | None = None
+        self._stream: FileIO | None = None
         self._batch: list[bytes] = []
 
     async def receive(self, chunks: AsyncIterator[bytes], notes: Mapping[str, str] | None) -> int:
@@ -255,7 +262,6 @@ class _Part:
     def finish(self) -> tuple[int, str]:
         """Write what is left and make it durable; size and hash as it lies there."""
         stream = self._write()
-        stream.flush()
         os.fsync(stream.fileno())
         kept = os.fstat(stream.fileno()).st_size
         if kept != self._size:
@@ -271,17 +277,27 @@ class _Part:
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 
-    def _write(self) -> BinaryIO:
+    def _write(self) -> FileIO:
         if self._stream is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = self.path.open("wb")
+            try:
+                self._stream = self.path.open("wb", buffering=0)
+            except FileNotFoundError:  # the first of the day
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._stream = self.path.open("wb", buffering=0)
         batch, self._batch = self._batch, []
         for chunk in batch:
-            self._stream.write(chunk)
+            _write_all(self._stream, chunk)
             reached("chunk written", self._stream)
             self._digest.update(chunk)
             self._size += len(chunk)
         return self._stream
+
+
+def _write_all(stream: FileIO, data: bytes) -> None:
+    """Write without a buffer: each call that one adds hands the interpreter's lock to another thread, and a job has many small files."""
+    done = 0
+    while done < len(data):
+        done += stream.write(memoryview(data)[done:])
 
 
 def _annotated(part: Path, muxer: str, notes: Mapping[str, str], came: tuple[int, str]) -> tuple[int, str]:

@@ -45,11 +45,11 @@ class Account:
         """Write down what was learned."""
         status, facts = self.status, self._facts
         self._facts, self._since = {}, None
-        await self._desk.database(lambda: self._desk.home_ledger.record(self._attempt, self._desk.epoch, status, **facts))
+        await self._desk.clerk.write(lambda: self._desk.home_ledger.record(self._attempt, self._desk.epoch, status, **facts))
 
     async def end(self, outcome: Outcome) -> None:
         """Write down the end, with what was learned before and not written, and without the secrets of the server."""
         outcome = replace(outcome, **{name: self._desk.discreet(getattr(outcome, name)) for name in ("error", "hint", "warnings", "reply")})
-        written = await self._desk.database(lambda: self._desk.home_ledger.end(self._attempt, self._desk.epoch, outcome, **self._facts))
+        written = await self._desk.clerk.write(lambda: self._desk.home_ledger.end(self._attempt, self._desk.epoch, outcome, **self._facts))
         reached("end committed")
         log.info("%s attempt %d: %s%s", self._attempt.job_id[:8], self._attempt.number, outcome.status, "" if written else " (was ended before)")

@@ -1,30 +1,36 @@
-"""The thread on which a feeder asks its database, since a commit may stall for seconds on a noisy disk.
+"""How a feeder asks its database: a short write at once, if nothing is before it, nobody holds the lock and the disk is quick; else on a thread.
 
-Owns what is answered together: all that waits while a commit is under way goes into the next one, so that a busy feeder pays one fsync for
-several. A caller goes on only when what it wrote is durable. Where one of a batch fails all of it is undone, and each is done by itself:
-nobody suffers for another's fault. Knows no table.
+Owns what is answered together: all that waits while the thread is at a commit goes into the next one, so that one fsync does for several.
+A caller goes on only when what it wrote is durable. Where one of a batch fails all of it is undone, and each is done by itself: nobody
+suffers for another's fault. Knows no table.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, TypeVar, cast
+
+from toolkit.errors import HomeUnusable
+from toolkit.ledger import impatient
+from toolkit.pace import Pace
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[], Any]
 
 
 class Clerk:
-    """Answers on one thread, in the order asked."""
+    """Answers in the order asked."""
 
     def __init__(self, together: Callable[[], AbstractContextManager[object]]) -> None:
         """Batch with `together`, a block whose transactions are one."""
         self._together, self._executor = together, ThreadPoolExecutor(1, "ledger")
         self._waiting: list[tuple[Work, asyncio.Future[Any]]] = []
         self._busy = False
+        self._pace = Pace()
 
     async def ask(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises, once it is durable."""
@@ -33,6 +39,13 @@ class Clerk:
         if not self._busy:
             self._begin()
         return cast(T, await answer)
+
+    async def write(self, work: Callable[[], T]) -> T:
+        """The same for a short write, which is done at once where nothing speaks against it."""
+        if not self._busy and self._pace.is_quick():
+            with contextlib.suppress(HomeUnusable), self._pace.timed(), impatient():  # locked, as a rule: what cannot be used at all says so again
+                return work()
+        return await self.ask(work)
 
     def close(self) -> None:
         """Wait for what is under way."""

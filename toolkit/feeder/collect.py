@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from toolkit import __version__
 from toolkit.crashpoints import reached
 from toolkit.errors import DiskFull, OutputError, OutputGone, ServerRefused, ServerUnreachable, ToolkitError
 from toolkit.failures import failure_words, without_secrets
+from toolkit.feeder.clerk import Clerk
 from toolkit.feeder.link import Link
 from toolkit.forecast import Forecaster
 from toolkit.graph import NodeCatalog
@@ -45,14 +46,14 @@ class Desk:
     inputs: InputStore
     link: Link
     epoch: int
-    database: Callable[..., Awaitable[Any]]
+    clerk: Clerk
     forecaster: Forecaster
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # set when a prompt has left the server: its place is free
     full: asyncio.Event = field(default_factory=asyncio.Event)  # our disk: nothing is sent while files wait for room
 
     async def catalog(self) -> NodeCatalog | None:
         """What the server can run, as the ledger last saw it."""
-        found: NodeCatalog | None = await self.database(lambda: self.home_ledger.catalog(self.link.address.url))
+        found: NodeCatalog | None = await self.clerk.ask(lambda: self.home_ledger.catalog(self.link.address.url))
         return found
 
     async def hand_in(self, graph: Mapping[str, Any]) -> None:

@@ -43,6 +43,8 @@ RECIPES_AT_ONCE = 50  # a fifth of a second
 RECIPES_TOLD = 300  # and jobs predicted, of those who wait; the others' times are unknown to the faces until they come nearer
 RECIPES_A_BEAT = 10  # that are built to say what they will take; one costs a millisecond or two
 LOOK_EVERY_S = 0.003  # at the ledger's version: one percent of a core
+LOOK_SOON_S = 0.001  # the same for a moment after something was done here: who asks for one job after another waits for each look
+SOON_S = 2.0
 LOOK_BUSY_S = 0.03  # while the server has all it may have: only a cancel could matter, and our own commits would show as changes
 SOCKET_WAIT_S = 1.5  # socket first; where it is refused or slow, polling alone will do
 LOOK_PAUSE_S = 0.5  # between looks at a server that does not answer
@@ -81,7 +83,7 @@ class Feeder:
         """Feed until idle; ends early, saying so in the log, when another feeder has taken the server."""
         self.epoch: int = await self._database(lambda: self.ledger.take_server(self.address.url))
         log.info("feeding %s from %s, epoch %d", self.address.url, self.home, self.epoch)
-        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, self.link, self.epoch, self._database, self.forecaster, self._wake)
+        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, self.link, self.epoch, self._clerk, self.forecaster, self._wake)
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self.link.keep_listening())]
         try:
             await self._resume()
@@ -139,11 +141,12 @@ class Feeder:
     async def _changed(self, version: int) -> None:
         """Wait until a run left the server, a prompt has arrived there, the ledger was written to, or a second has passed; 30 ms with no place free."""
         busy = self._slots() == 0
+        pause = LOOK_BUSY_S if busy else LOOK_SOON_S if time.monotonic() - self._idle_since < SOON_S else LOOK_EVERY_S
         for _ in range(1 if busy else round(1.0 / LOOK_EVERY_S)):
             if self._wake.is_set() or (not busy and self.ledger.data_version() != version):
                 return
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_BUSY_S if busy else LOOK_EVERY_S):
+                async with asyncio.timeout(pause):
                     await self._wake.wait()
 
     def _slots(self) -> int:
@@ -245,7 +248,7 @@ class Feeder:
             return
         recipe = {**built.recipe, "simulated": bool(self._facts.get("simulated"))}
         claim = Claim(job.id, self.address.url, self.epoch, built.graph, recipe, built.warnings, self._reason(job), self._environment, self.link.instance)
-        attempt = await self._database(lambda: self.ledger.sending(claim))
+        attempt = await self._clerk.write(lambda: self.ledger.sending(claim))
         if attempt is not None:
             self.forecaster.note_sent(waiting.seq, waiting.priority, None)
             self._run(Run(self.desk, job, attempt, built.graph, recipe, fresh=True))
@@ -344,7 +347,7 @@ class Feeder:
             sentence = self._pause.sentence if self._pause else self.link.trouble
             beat = LiveServer(self.address.url, os.getpid(), time.time(), state, sentence, running, len(self.runs) - running, line.dump())
             with contextlib.suppress(ToolkitError):
-                await self._database(lambda beat=beat: self.board.beat(beat))  # type: ignore[misc]
+                await self._clerk.write(lambda beat=beat: self.board.beat(beat))  # type: ignore[misc]
             await asyncio.sleep(BEAT_S)
 
     async def _look_ahead(self, jobs: Sequence[OpenJob]) -> None:

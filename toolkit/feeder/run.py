@@ -43,7 +43,7 @@ class Run:
         self.watched = Watched(desk.forecaster.tracker(graph, job), attempt.started)
         self.on_server = asyncio.Event()
         self.on_server.set()
-        self.live = Showing(desk.board, desk.database, job.id, self.watched.tracker, self.on_server)
+        self.live = Showing(desk.board, desk.clerk.write, job.id, self.watched.tracker, self.on_server)
         self.cancel_asked = job.cancel_asked
         self._fresh = fresh
         self.is_posting = fresh
@@ -82,7 +82,7 @@ class Run:
             self.desk.link.listeners.pop(self.attempt.prompt_id, None)
         if self.live.is_shown or not self._fresh:
             with contextlib.suppress(ToolkitError):  # only now, or a late write would put it back
-                await self.desk.database(lambda: self.desk.board.remove(self.attempt.job_id))
+                await self.desk.clerk.write(lambda: self.desk.board.remove(self.attempt.job_id))
 
     def _leave_server(self) -> None:
         """Give the place on the server to the next job now: what is left of this one does not need it."""
@@ -219,7 +219,7 @@ class Run:
         """Write what was learned; from the start on, silence longer than any such job ran is worth a sentence."""
         await self._account.write()
         if self._account.status == JobStatus.RUNNING:
-            self.live.expect(await self.desk.database(lambda: self.desk.home_ledger.longest_run_s(self.job.kind, self.attempt.server_url)))
+            self.live.expect(await self.desk.clerk.ask(lambda: self.desk.home_ledger.longest_run_s(self.job.kind, self.attempt.server_url)))
 
     async def _ask(self) -> HistoryEntry | Outcome | None:
         """One round of questions; None if it goes on."""

@@ -27,8 +27,8 @@ STALL_S = 300.0  # without a word, where no job of this kind has ended yet; neve
 class Showing:
     """One attempt on the live board, while a block of `meanwhile` lasts."""
 
-    def __init__(self, board: LiveBoard, database: Callable[..., Awaitable[Any]], job_id: str, tracker: ProgressTracker, on_server: asyncio.Event) -> None:
-        self._board, self._database, self._job_id, self._tracker, self._on_server = board, database, job_id, tracker, on_server
+    def __init__(self, board: LiveBoard, write: Callable[..., Awaitable[Any]], job_id: str, tracker: ProgressTracker, on_server: asyncio.Event) -> None:
+        self._board, self._write, self._job_id, self._tracker, self._on_server = board, write, job_id, tracker, on_server
         self._held_up: str | None = None
         self._stall_s = STALL_S
         self._preview: Preview | None = None
@@ -71,7 +71,7 @@ class Showing:
                 data, kind = self._due_preview(now)
                 text, self.is_shown = progress.dump(), True
                 with contextlib.suppress(ToolkitError):  # the board is losable; the job is not
-                    await self._database(lambda text=text, data=data, kind=kind: self._board.show(self._job_id, text, data, kind))
+                    await self._write(lambda text=text, data=data, kind=kind: self._board.show(self._job_id, text, data, kind))
                 shown, shown_at = key, now
             await asyncio.sleep(SHOW_EVERY_S)
 

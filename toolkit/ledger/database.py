@@ -22,6 +22,7 @@ from toolkit.errors import HomeUnusable
 
 BUSY_TIMEOUT_S = 5.0  # three writers waited at most 2 s on a noisy disk; longer means that somebody holds the file
 LOCK_LOOK_S = 0.001  # between looks at a lock that somebody holds
+_impatient = threading.local()
 COPY_PAGES = 2048  # 8 MB between two words about a copy
 
 
@@ -227,7 +228,7 @@ class Database:
 
 def _begin(connection: sqlite3.Connection) -> None:
     """Take the write lock. SQLite's own waiting falls asleep for up to 0.1 s at a time, where the other's transaction takes milliseconds."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    deadline = time.monotonic() + (0.0 if getattr(_impatient, "now", False) else BUSY_TIMEOUT_S)
     connection.execute("PRAGMA busy_timeout = 0")
     try:
         while True:
@@ -240,6 +241,20 @@ def _begin(connection: sqlite3.Connection) -> None:
             time.sleep(LOCK_LOOK_S)
     finally:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """A block in which this thread's transactions do not wait for a lock.
+
+    Raises:
+        HomeUnusable: somebody holds it.
+    """
+    _impatient.now = True
+    try:
+        yield
+    finally:
+        _impatient.now = False
 
 
 def _set_wal(connection: sqlite3.Connection) -> None:

@@ -24,6 +24,7 @@ from toolkit.studio.standing import waiting_progress
 log = logging.getLogger(__name__)
 
 FAST_S, SLOW_S = 0.003, 0.05
+NEXT_S, NEXT_FROM_S, NEXT_TO_S = 0.001, 0.005, 0.1  # the pause, so long after a change: a job alone takes some ten milliseconds, those of a batch end sooner
 PLACES_EVERY_S = 0.1  # each end in a fast sweep moves everybody who waits
 PLACES_SHARE = 20  # a line of thousands takes 30 ms: one part in twenty of this thread's time at most
 COUNTDOWN_S = 1.0  # who waits sees the seconds pass
@@ -119,14 +120,15 @@ class Watcher:
     def _watch(self) -> None:
         ledger_version = live_version = -1
         shown = 0
-        checked = placed = pause = 0.0
+        checked = placed = pause = changed = 0.0
         while not self._stop.is_set():
-            self._asked.wait(FAST_S if self._callbacks or self._everything else SLOW_S)
+            is_near = NEXT_FROM_S < time.monotonic() - changed < NEXT_TO_S
+            self._asked.wait(NEXT_S if is_near else FAST_S if self._callbacks or self._everything else SLOW_S)
             self._asked.clear()
             try:
                 now = self._ledger.data_version()
                 if now != ledger_version:
-                    ledger_version = now
+                    ledger_version, changed = now, time.monotonic()
                     self._tell_jobs()
                 now = self._board.data_version()
                 if now != live_version:
