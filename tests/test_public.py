@@ -16,8 +16,6 @@ import re
 import socket
 import sqlite3
 import struct
-import subprocess
-import sys
 import threading
 import time
 import tomllib
@@ -31,7 +29,7 @@ import uvicorn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.conftest import end_children
+from tests.serving import PATIENCE_S, PUBLIC, Program
 from toolkit import ImageRequest, Studio, app
 from toolkit.admission import Refused
 from toolkit.app import serve
@@ -41,50 +39,9 @@ from toolkit.settings import Settings
 from toolkit.ui.workflow import WorkflowHandlers
 from toolkit.visitors import TRIES, Visitor
 
-PATIENCE_S = 60.0
 ROOT = Path(__file__).parent.parent
-PUBLIC = "https://draw.example.org"
 SMALL = {"width": 64, "height": 64, "steps": 1}
 SECOND_S = 1.0  # within which a wrong request is answered
-
-
-class Program:
-    """`toolkit serve --public` as a process, with what it said and the keys of its people."""
-
-    def __init__(self, home):
-        self.home, self.said = home, ""
-        environ = {"TOOLKIT_HOME": str(home), "TOOLKIT_PORT": "0", "TOOLKIT_FEED_PORT": "0", "PYTHONUNBUFFERED": "1", "FORWARDED_ALLOW_IPS": "*"}
-        self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "app.py"), "--public", PUBLIC, "engine"],
-            env=os.environ | environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        while "Server " not in self.said:
-            line = self.process.stdout.readline()
-            assert line, self.said
-            self.said += line
-        self.page, self.feed = (re.search(rf"^{name} +(\S+)$", self.said, re.MULTILINE)[1].rstrip("/") for name in ("Page", "Feed"))
-        self.port = int(self.page.rpartition(":")[2])
-        self.ledger = Ledger(home)
-
-    def client(self, name=None, address="203.0.113.1", **headers):
-        """As the proxy passes somebody on: the public host, the address of who calls, their cookie."""
-        headers = {"Host": "draw.example.org", "X-Forwarded-For": address, "X-Forwarded-Proto": "https", **headers}
-        if name is not None:
-            headers["Cookie"] = self.cookie(name)
-        return httpx.Client(base_url=self.page, headers=headers, timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0))
-
-    def cookie(self, name):
-        return f"__Host-toolkit={self.ledger.people.give(name, 'session', 3600.0)}"
-
-    def watch(self, name, **headers):
-        headers = {"Cookie": self.cookie(name), **headers} if name else headers
-        return connect(self.feed, additional_headers=headers, origin=PUBLIC, open_timeout=PATIENCE_S)
-
-    def raw(self, data, timeout_s=PATIENCE_S):
-        """What is answered to these very bytes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s) as connection:
-            connection.sendall(data)
-            return connection.recv(65536)
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +54,9 @@ def program(tmp_path_factory):
     ledger.close()
     program = Program(home)
     yield program
-    program.process.terminate()
-    out, _ = program.process.communicate(timeout=PATIENCE_S)
-    said = program.said + out
-    program.ledger.close()
-    end_children(home)
-    assert program.process.returncode == 0, said
-    assert "Traceback" not in said
-    assert "__Host-toolkit=" not in said
+    assert program.stop() == 0, program.said
+    assert "Traceback" not in program.said
+    assert "__Host-toolkit=" not in program.said
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,15 @@ import fastapi
 import gradio as gr
 import pytest
 from fastapi.testclient import TestClient
+from gradio.state_holder import SessionState
 from PIL import Image
 
 from toolkit import ImageRequest, Progress, Range, ServerStatus, Studio, VideoRequest
 from toolkit.analysis.questions import questions
 from toolkit.errors import RequestInvalid
 from toolkit.jobs import Instant, Job, JobStatus, OutputFile, Timings
-from toolkit.ui import build_page, cards, page_options
+from toolkit.ui import build_page, cards, mending, page_options
+from toolkit.ui.about import About
 from toolkit.ui.acts import Acts
 from toolkit.ui.create import Making
 from toolkit.ui.form import KINDS, PRESETS, SIZES, request_of, values_of
@@ -388,6 +390,18 @@ def test_a_guest_neither_sees_nor_touches_what_is_anothers(studio: Studio) -> No
 # ---- the other tabs --------------------------------------------------------------------------------------------------------
 
 
+def test_who_signed_in_reads_what_is_left_to_them_and_finds_the_way_out(studio: Studio) -> None:
+    studio._ledger.people.add("zoe")
+    told = Tags(About(studio).shown(Visitor("zoe", is_owner=False, key=b"key")))
+    assert all(words in told.text for words in ("zoe", "0 of 30 jobs", "0 of 5 jobs", "Built-in engine"))
+    assert [about["href"] for tag, about in told.tags if tag == "a"] == ["sign-in", "api/docs"]
+    owner = Tags(About(studio).shown(Visitor(key=b"key")))
+    assert "Sign out" in owner.text
+    assert "0 of" not in owner.text
+    assert "Sign out" not in About(studio).shown(), "a home without people has no door"
+    studio._ledger.people.remove("zoe")
+
+
 def test_the_line_names_others_to_the_owner_and_not_to_guests(studio: Studio) -> None:
     owners = studio.submit(ImageRequest(prompt="a secret", steps=150), person="owner")
     hers = studio.submit(ImageRequest(prompt="hers", steps=150), person="ann")
@@ -567,6 +581,22 @@ def png_header(width: int, height: int) -> bytes:
     """The beginning of a PNG of this size: what a decoder that looks first needs to refuse it."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + struct.pack(">I", 0) + b"IDAT" + bytes(4)
+
+
+async def test_a_page_that_stays_open_does_not_grow_with_each_job(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = build_page(studio)
+    refresh = next(fn for fn in page.fns.values() if fn.name == "refresh")
+
+    async def grown() -> int:
+        state = SessionState(page)
+        for _ in range(5):
+            for values in (["<p>a list</p>", "<p>a line</p>", {}], [gr.skip(), gr.skip(), gr.skip()]):
+                await page.postprocess_data(refresh, values, state)
+        return len(state.blocks_config.blocks) - len(page.blocks)
+
+    assert await grown() == 0
+    monkeypatch.setattr(SessionState, "__setitem__", mending._put)
+    assert await grown() > 5, "gradio has mended this itself: mending.py can go"
 
 
 def test_only_what_programs_may_call_is_a_public_endpoint(studio: Studio) -> None:

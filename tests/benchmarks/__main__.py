@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import eta, faces, order
+from tests.benchmarks import eta, faces, order, sessions
 from tests.benchmarks.crowds import cards, from_one_cell
 from tests.benchmarks.log import measured
 from tests.benchmarks.rounds import ROUNDS, repeated
@@ -51,6 +51,7 @@ def main() -> None:
         "order": lambda: order.measure(row, real),
         "eta": lambda: eta.measure(row, real),
         "faces": lambda: _faces(row),
+        "sessions": lambda: _sessions(row),
         "log": lambda: measured(row, int(os.environ.get("TOOLKIT_BENCH_JOBS", "100000"))),
     }
     for name in sys.argv[1:] or parts:
@@ -84,6 +85,12 @@ def _faces(row: Row) -> None:
     os.environ |= {"TOOLKIT_ENGINE_STEP_S": "0", "TOOLKIT_ENGINE_LOAD_S": "0"}
     with tempfile.TemporaryDirectory() as folder:
         faces.measure(Path(folder), row)
+
+
+def _sessions(row: Row) -> None:
+    os.environ |= {"TOOLKIT_ENGINE_STEP_S": "0", "TOOLKIT_ENGINE_LOAD_S": "0"}
+    with tempfile.TemporaryDirectory() as folder:
+        sessions.measure(Path(folder) / "home", row)
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

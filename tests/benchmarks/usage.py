@@ -14,9 +14,9 @@ def processor_s(pid: int | None = None) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def resident_mb() -> float:
-    """What this process holds in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+def resident_mb(pid: int | None = None) -> float:
+    """What a process holds in memory now, this one by default."""
+    return int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def peak_mb() -> float:

@@ -169,6 +169,8 @@ def shown(value: Any) -> str:
     match value:
         case None:
             return ""
+        case float() if 1e-6 <= abs(value) < 1e-4:  # a node of microseconds: no exponent in a column of seconds
+            return f"{value:.6f}".rstrip("0")
         case float():
             return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
         case datetime():

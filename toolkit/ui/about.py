@@ -1,4 +1,4 @@
-"""The About tab: which servers draw, what they can make, what is missing and where it belongs."""
+"""The About tab: who one is here, which servers draw, what they can make, what is missing and where it belongs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from toolkit import __version__
 from toolkit.errors import ToolkitError
 from toolkit.studio import ServerStatus, Studio
 from toolkit.ui import cards
+from toolkit.visitors import THE_OWNER, Visitor
 
 KINDS = {"image": "pictures", "video": "clips"}
 
@@ -16,14 +17,27 @@ class About:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
 
-    def shown(self) -> str:
-        """Servers, models and what is missing as HTML; looks at servers that nobody watches yet."""
+    def shown(self, visitor: Visitor = THE_OWNER) -> str:
+        """Who looks, servers, models and what is missing as HTML; looks at servers that nobody watches yet."""
         try:
             servers = self._studio.servers()
-            parts = [self._server(server) for server in servers] + [self._missing(kind) for kind in KINDS]
+            parts = [self._you(visitor)] + [self._server(server) for server in servers] + [self._missing(kind) for kind in KINDS]
         except ToolkitError as error:
             return cards.refusal(error, is_new=False)
         return f'{"".join(parts)}<p class="hush">anime-toolkit {__version__}. REST: <a href="api/docs">api/docs</a></p>'
+
+    def _you(self, visitor: Visitor) -> str:
+        """Of who signed in: their name, what is left of what they may have, and the way out."""
+        if visitor.key is None:
+            return ""
+        people = self._studio._ledger.people
+        guest = people.guest(visitor.person)
+        facts = {"Name": visitor.person}
+        if guest is not None:
+            asked, waiting = people.used(guest.name)
+            facts |= {"Within an hour": f"{asked} of {guest.quota.jobs_per_hour} jobs", "In line": f"{waiting} of {guest.quota.in_line} jobs"}
+        rows = "".join(f"<dt>{name}</dt><dd>{cards.text(value)}</dd>" for name, value in facts.items())
+        return f'<section class="box"><h2>You</h2><dl>{rows}</dl><p><a href="sign-in">Sign out</a></p></section>'
 
     def _server(self, server: ServerStatus) -> str:
         name = "Built-in engine" if server.simulated else f"ComfyUI {server.comfyui_version or ''}".strip()

@@ -25,6 +25,7 @@ from toolkit.ui.events import QUIET, plain, pressable, pressed, visitor_of
 from toolkit.ui.form import values_of
 from toolkit.ui.gallery import A_PAGE, Shelf, build_gallery, changes_of
 from toolkit.ui.live import Live, View, look
+from toolkit.ui.mending import keep_ids
 from toolkit.ui.programs import program_calls
 from toolkit.ui.queue import Line
 from toolkit.ui.timings import Answering, build_timings, choices
@@ -83,6 +84,7 @@ class Stage:
 
 def build_page(studio: Studio, *, is_public: bool = False) -> gr.Blocks:
     """The page over a studio; mount it with `page_options()`. In public there is no SQL console."""
+    keep_ids()
     handlers, about, answering = Handlers(studio), About(studio), Answering(studio, has_console=not is_public)
     page: gr.Blocks = gr.Blocks(title="anime-toolkit", analytics_enabled=False, fill_width=True, delete_cache=(3600, 24 * 3600))
     with page:
@@ -121,7 +123,7 @@ def build_page(studio: Studio, *, is_public: bool = False) -> gr.Blocks:
         _wire_lists(page, handlers, queue_tab, lists)
         _wire_gallery(handlers, gallery_tab, filters, trouble, shelf, stage, tabs)
         _wire_timings(answering, timings_tab, asked, answer, console)
-        about_tab.select(about.shown, None, servers, **QUIET)
+        _wire_about(about, about_tab, servers)
         _wire_stage(page, handlers, stage, server)
     for event in page.fns.values():
         event.api_visibility = "private"  # gr.render has no word for that
@@ -235,6 +237,13 @@ def _wire_timings(answering: Answering, tab: gr.Tab, asked: list[Component], ans
         return gr.update(choices=choices(visitor)), answering.answer(name, since, visitor), gr.update(visible=visitor.is_owner and answering.has_console)
 
     tab.select(show, asked, [asked[0], answer, console], **QUIET)
+
+
+def _wire_about(about: About, tab: gr.Tab, shown: gr.HTML) -> None:
+    def show(request: gr.Request) -> str:
+        return about.shown(visitor_of(request))
+
+    tab.select(show, None, shown, **QUIET)
 
 
 def _wire_stage(page: gr.Blocks, handlers: Handlers, stage: Stage, server: gr.HTML) -> None:
