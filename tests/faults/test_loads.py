@@ -276,7 +276,8 @@ async def come_and_go(port: int, number: int) -> None:
 @contextmanager
 def nothing_left(tasks: Callable[[], int], caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Descriptors and tasks are as before, give or take 10, and nobody's failure went unseen."""
-    gc.collect()  # what earlier tests of this process left to be collected is not ours
+    gc.collect()  # what earlier tests of this process left to be collected is not ours, nor what is said of it
+    caplog.clear()
     before = handles(), tasks()
     yield
     gc.collect()
