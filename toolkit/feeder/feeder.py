@@ -142,7 +142,7 @@ class Feeder:
         """Wait until a run left the server, a prompt has arrived there, the ledger was written to, or a second has passed; 30 ms with no place free."""
         busy = self._slots() == 0
         pause = LOOK_BUSY_S if busy else LOOK_SOON_S if time.monotonic() - self._idle_since < SOON_S else LOOK_EVERY_S
-        for _ in range(1 if busy else round(1.0 / LOOK_EVERY_S)):
+        for _ in range(1 if busy else round(1.0 / pause)):
             if self._wake.is_set() or (not busy and self.ledger.data_version() != version):
                 return
             with contextlib.suppress(TimeoutError):
