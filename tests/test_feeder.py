@@ -22,7 +22,7 @@ from tests.faults.layer import Layer
 from toolkit import ImageRequest, JobHandle, Studio
 from toolkit.engine.execution import Options
 from toolkit.errors import JobCancelled, JobFailed, JobTimeout, ModelUnknown, ServerUnreachable
-from toolkit.feeder.clerk import Clerk
+from toolkit.feeder.clerk import UNHURRIED_S, Clerk
 from toolkit.feeder.collect import Desk
 from toolkit.feeder.feeder import Feeder
 from toolkit.feeder.run import Run
@@ -514,6 +514,26 @@ async def test_a_short_write_is_done_at_once_unless_others_wait_or_the_disk_was_
     assert await later.write(threading.get_ident) == here
     for one in (clerk, waiting, later):
         one.close()
+
+
+async def test_what_is_in_no_hurry_goes_with_the_next_short_write_or_soon_by_itself() -> None:
+    batches = Batches()
+    clerk, began = Clerk(batches.together), time.monotonic()
+    unhurried = [asyncio.create_task(clerk.write_with_next(lambda word=word: batches.write(word))) for word in ("a", "broken", "b")]
+    await asyncio.sleep(0)
+    assert batches.kept == []
+    assert await clerk.write(lambda: batches.write("c")) == "c"
+    assert (await unhurried[0], await unhurried[2], batches.kept) == ("a", "b", [["a"], ["b"], ["c"]])  # alone, since one of them failed
+    with pytest.raises(ValueError, match="broken"):
+        await unhurried[1]
+    assert time.monotonic() - began < UNHURRIED_S
+    first = asyncio.create_task(clerk.write_with_next(lambda: batches.write("d")))
+    await asyncio.sleep(0)
+    assert await asyncio.gather(clerk.write(lambda: batches.write("e")), first) == ["e", "d"]
+    assert batches.kept[-1] == ["d", "e"]
+    assert await clerk.write_with_next(lambda: batches.write("f")) == "f"  # nobody comes
+    assert batches.kept[-1] == ["f"]
+    clerk.close()
 
 
 async def test_a_short_write_never_waits_on_the_loop_for_a_lock(tmp_path) -> None:

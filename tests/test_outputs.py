@@ -23,7 +23,7 @@ from PIL import Image
 
 from toolkit import decoding, outputs
 from toolkit.decoding import KINDS, extension_of, kind_of, look_into
-from toolkit.errors import DiskFull, OutputError, ServerUnreachable
+from toolkit.errors import DiskFull, HomeUnusable, OutputError, ServerUnreachable
 from toolkit.jobs import Instant, Job, OutputFile
 from toolkit.metadata import read
 from toolkit.outputs import OutputStore, sidecar_of, text_chunks
@@ -443,6 +443,24 @@ async def test_a_disk_that_is_full_at_the_very_end_leaves_no_part(store, monkeyp
         with pytest.raises(DiskFull):
             await save(store, png())
     assert files(store) == []
+
+
+async def test_a_folder_that_cannot_be_made_durable_is_tried_again_and_said(store, monkeypatch):
+    def broken(_handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    file = await save(store, png())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", broken)
+        for _ in range(2):
+            with pytest.raises(HomeUnusable, match=r"cannot be used: Input/output error. Is its disk failing\?"):
+                store.settle()
+    synced = list[str]()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+        store.settle()
+        store.settle()
+    assert synced == [str(Path(file.path).parent)]
 
 
 async def test_any_other_trouble_of_the_disk_is_one_sentence(tmp_path):

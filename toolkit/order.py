@@ -23,6 +23,7 @@ STARVED_S = 1800.0  # how long a background job waits before it takes its turn a
 UNKNOWN_S = 10.0  # what a job of unknown length counts as, when servers are compared
 BACKGROUND = 2
 QUEUED = str(JobStatus.QUEUED)  # compared a thousand times a second
+WHAT_MATTERS = attrgetter("servers", "person", "priority", "loads", "kind")
 
 
 class Takes(NamedTuple):
@@ -89,6 +90,9 @@ def in_line(jobs: Sequence[OpenJob], now: float = 0.0) -> list[OpenJob]:
 
 def next_job(jobs: Sequence[OpenJob], server_url: str, servers: Sequence[ServerLine] = (), now: float = 0.0) -> OpenJob | None:
     """The job this server should get now; None when nothing waits for it, or another one ends all that waits sooner."""
+    waiting = [job for job in jobs if job.status == QUEUED and not job.cancel_asked]
+    if len(alike := set(map(WHAT_MATTERS, waiting))) == 1 and alike.pop()[0] == (server_url,):  # a thousand jobs of one sweep, as a rule
+        return min(waiting, key=attrgetter("seq"))
     lines = _Lines(jobs, servers, now, also=server_url)
     return next((turn.job for turn in lines.turns() if turn.server_url == server_url), None)
 
@@ -217,9 +221,9 @@ def _placed(jobs: Sequence[OpenJob], now: float) -> list[tuple[Place, OpenJob]]:
     turns: dict[tuple[str, int], int] = Counter((job.person, _priority(job, now)) for job in jobs if job.status in IN_FLIGHT)
     found = []
     for job in sorted([job for job in jobs if job.status == QUEUED and not job.cancel_asked], key=attrgetter("seq")):
-        whose = (job.person, _priority(job, now))
-        turn = turns.get(whose, 0)
-        turns[whose] = turn + 1
-        found.append(((whose[1], turn, job.seq), job))
+        priority = job.priority if job.priority != BACKGROUND else _priority(job, now)
+        turn = turns.get((job.person, priority), 0)
+        turns[job.person, priority] = turn + 1
+        found.append(((priority, turn, job.seq), job))
     found.sort(key=itemgetter(0))
     return found

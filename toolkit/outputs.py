@@ -24,7 +24,7 @@ from typing import Any
 
 from toolkit.crashpoints import reached
 from toolkit.decoding import extension_of, kind_of, look_into
-from toolkit.errors import DiskFull, OutputError, ToolkitError
+from toolkit.errors import DiskFull, HomeUnusable, OutputError, ToolkitError
 from toolkit.jobs import Job, OutputFile
 from toolkit.metadata import annotate, in_png
 from toolkit.pace import Pace
@@ -43,6 +43,7 @@ class OutputStore:
         self.projects = home / "projects"
         self.bin = home / "trash"
         self._pace = Pace()
+        self._unsettled: set[Path] = set()  # folders
 
     def place(self, job: Job, number: int, extension: str, attempt: int = 1) -> Path:
         """Where a job's n-th file belongs; the same at every call, and another for each attempt, whose bytes may differ."""
@@ -59,7 +60,7 @@ class OutputStore:
         self, job: Job, attempt: int, number: int, output: ServerOutput, chunks: AsyncIterator[bytes], length: int | None, *, cached: bool = False,
         notes: Mapping[str, str] | None = None, then: Callable[[OutputFile], object] = lambda file: None,
     ) -> OutputFile:  # fmt: skip
-        """Stream a file to disk, check it and give it its name.
+        """Stream a file to disk, check it and give it its name, which `settle` makes durable.
 
         Args:
             job: whose file it is.
@@ -86,6 +87,7 @@ class OutputStore:
             if notes and extension in ("mp4", "webm"):
                 size, digest = _annotated(part.path, extension, notes, (size, digest))
             _publish(part.path, path, digest)
+            self._unsettled.add(path.parent)
             name = f"{job.project}/{path.parent.name}/{path.name}"
             file = OutputFile(
                 number, str(path), name, kind, media_type, size, digest, looked.width, looked.height, looked.frames, looked.fps,
@@ -109,6 +111,20 @@ class OutputStore:
         finally:
             part.discard()
 
+    def settle(self) -> None:
+        """Make the names durable that `save` has given, whoever asked for it: before this a power cut may take them.
+
+        Raises:
+            HomeUnusable: the disk will not.
+        """
+        while self._unsettled:
+            folder = self._unsettled.pop()
+            try:
+                _sync_folder(folder)
+            except OSError as error:
+                self._unsettled.add(folder)
+                raise HomeUnusable(f"{folder} cannot be used: {error.strerror}.", path=str(folder), hint="Is its disk failing?") from error
+
     def adopt(self, job: Job, source: Path, digest: str) -> OutputFile:
         """Give a whole file that lies elsewhere a name here, as the first of a job: by a hard link where the disk can, else by a copy.
 
@@ -128,6 +144,7 @@ class OutputStore:
             except OSError:
                 shutil.copy2(source, part)
             _publish(part, path, digest)
+            _sync_folder(path.parent)
             size = path.stat().st_size
         except OSError as error:
             raise _explained(error, path) from error
@@ -329,7 +346,6 @@ def _publish(part: Path, path: Path, digest: str) -> None:
             _adopt(path, digest)
         else:
             os.rename(part, path)
-    _sync_folder(path.parent)
 
 
 def _adopt(path: Path, digest: str) -> None:

@@ -298,16 +298,25 @@ def plain_model_name(file: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in (".safetensors", ".ckpt", ".pt", ".pth", ".gguf", ".sft") else str(path)
 
 
+def outline_of(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a recipe that most decides how long a graph takes: sizes and model."""
+    return _outline(find_roles(graph))
+
+
+def _outline(roles: Sequence[Role]) -> dict[str, Any]:
+    main = next((role.value for role in roles if role.input in ("ckpt_name", "unet_name")), None)
+    sizes = {name: _first(roles, name) for name in ("width", "height", "batch_size", "frames", "fps")}
+    return {**sizes, "model": plain_model_name(main) if main else None}
+
+
 def recipe_of(graph: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a graph that the log stores: one value a role, None where it has none or several that differ."""
     roles = find_roles(graph)
     facts: dict[str, Any] = {name: _single(roles, name) for name in ("prompt", "negative_prompt", "seed", "cfg", "sampler", "scheduler", "denoise")}
-    facts |= {name: _first(roles, name) for name in ("width", "height", "batch_size", "frames", "fps")}
     counts = [steps_of({**graph[role.node_id], "inputs": {"steps": role.value, **_inputs(graph[role.node_id])}}) for role in roles if role.name == "steps"]
     counts += [steps_of(node) for node in live_part(graph).values() if isinstance(_inputs(node).get("sigmas"), str)]
     steps = [count for count in counts if count is not None]
     models = [plain_model_name(role.value) for role in roles if role.name in MODEL_ROLES]
-    main = [role.value for role in roles if role.input in ("ckpt_name", "unet_name")]
     loras = [
         {"name": plain_model_name(role.value), "strength": _strength(graph[role.node_id]["inputs"].get("strength_model", 1.0))}
         for role in roles
@@ -315,8 +324,8 @@ def recipe_of(graph: Mapping[str, Any]) -> dict[str, Any]:
     ]
     return {
         **facts,
+        **_outline(roles),
         "steps": sum(steps) if steps else None,
-        "model": plain_model_name(main[0]) if main else None,
         "models": models,
         "loras": loras,
         "graph_hash": graph_hash(graph),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from toolkit.graph import UNHASHED_INPUTS, digests, graph_hash
 from toolkit.jobs import NodeTiming
-from toolkit.roles import is_sampler, model_of, recipe_of, stage_of, steps_at
+from toolkit.roles import is_sampler, model_of, outline_of, stage_of, steps_at
 
 KEPT = 24  # runs a key: an upgrade of the server is learned within a few jobs
 DRAWN = 0.7  # weight of the more general median, in runs
@@ -119,12 +119,12 @@ class _View:
 
     @classmethod
     def of(cls, graph: Mapping[str, Any]) -> _View:
-        recipe = recipe_of(graph)
-        sizes = [recipe.get(name) for name in ("width", "height", "batch_size", "frames")]
+        outline = outline_of(graph)
+        sizes = [outline[name] for name in ("width", "height", "batch_size", "frames")]
         work = 1.0
         for size in sizes:
             work *= size if isinstance(size, (int, float)) and size > 0 else 1
-        return cls(graph, digests(graph, SAME_STEP), recipe["model"], work / 1e6 if work > 1 else 1.0)
+        return cls(graph, digests(graph, SAME_STEP), outline["model"], work / 1e6 if work > 1 else 1.0)
 
     def keys(self, node_id: str, cold: bool) -> list[tuple[Key, float]]:
         """Keys with what a time is divided by: pixels, but for what reads files."""

@@ -49,12 +49,18 @@ class Desk:
     clerk: Clerk
     forecaster: Forecaster
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # set when a prompt has left the server: its place is free
+    more: asyncio.Event = field(default_factory=asyncio.Event)  # while jobs wait for this server: the next claim is near
     full: asyncio.Event = field(default_factory=asyncio.Event)  # our disk: nothing is sent while files wait for room
 
     async def catalog(self) -> NodeCatalog | None:
         """What the server can run, as the ledger last saw it."""
         found: NodeCatalog | None = await self.clerk.ask(lambda: self.home_ledger.catalog(self.link.address.url))
         return found
+
+    def settled_end(self, attempt: Attempt, outcome: Outcome, learned: Mapping[str, Any]) -> bool:
+        """The ledger's `end`, once the names of its files are durable."""
+        self.store.settle()
+        return self.home_ledger.end(attempt, self.epoch, outcome, **learned)
 
     async def hand_in(self, graph: Mapping[str, Any]) -> None:
         """Bring a graph's input pictures to the server, those it lacks.

@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from toolkit.graph import NodeCatalog
 from toolkit.inputs import InputStore, WildcardFolder
 from toolkit.jobs import IN_FLIGHT, Job, JobStatus, OpenJob
 from toolkit.ledger import Claim, Ledger, LiveBoard, LiveServer, Outcome, Pause, StaleEpoch
-from toolkit.order import PATIENCE_S, ServerLine, next_job, turns
+from toolkit.order import PATIENCE_S, QUEUED, ServerLine, next_job, turns
 from toolkit.outputs import OutputStore
 from toolkit.pipelines import build
 from toolkit.pipelines.loras import refuse_foreign
@@ -118,12 +118,13 @@ class Feeder:
             if not busy and (self.ledger.data_version() != version or not self.link.reachable or self._slots() > 0):
                 version, looked_at = self.ledger.data_version(), time.monotonic()
                 jobs = self._jobs = self._open_jobs()
-                sent = [job for job in jobs if job.status in IN_FLIGHT]  # few, where thousands may wait
+                sent = [job for job in jobs if job.status != QUEUED and job.status in IN_FLIGHT]  # few, where thousands may wait
                 if any(job.server_url == self.address.url and job.id not in self.runs for job in sent):
                     await self._take_over()  # those of a copied home, once a person has released them
                 if await self._describe(jobs):
                     jobs = self._jobs = self._open_jobs()
                 self._pass_cancels(sent)
+                self._note_more(jobs)
                 await self._fill(jobs)
                 if any(self.address.url in job.servers for job in jobs):
                     self._idle_since = time.monotonic()
@@ -133,8 +134,8 @@ class Feeder:
 
     def _open_jobs(self) -> list[OpenJob]:
         """The line, as long as the server is ours: where our lock file was deleted, an idle feeder would stay beside its successor."""
-        facts = self.ledger.server(self.address.url)
-        if facts is None or facts.epoch != self.epoch:
+        epoch, self._pause = self.ledger.epoch(self.address.url)
+        if epoch != self.epoch:
             raise StaleEpoch(f"Another feeder has taken {self.address.url}.")
         return self._line.jobs()
 
@@ -162,15 +163,19 @@ class Feeder:
                 run.cancel_asked = True
                 run.nudge()
 
+    def _note_more(self, jobs: Iterable[OpenJob]) -> None:
+        more = any(job.status == JobStatus.QUEUED and self.address.url in job.servers for job in jobs)
+        self.desk.more.set() if more else self.desk.more.clear()
+
     async def _fill(self, jobs: list[OpenJob]) -> None:
         """Send as many waiting jobs as there are slots, once the server is known and unless its owner keeps it."""
-        self._pause = self.ledger.pause(self.address.url)
         if self._pause is not None:
             return await self._give_back(self._pause)
         while self._slots() > 0 and not any(run.is_missing for run in self.runs.values()):  # nobody overtakes what a server that restarted has lost
             job = next_job(jobs, self.address.url, self._lines(jobs), time.time())
             if job is None or not self._ready():
                 return
+            self._note_more(other for other in jobs if other is not job)
             await self._start(job)
             if self._slots() > 0:
                 jobs = self._jobs = self._open_jobs()  # another may have come back into the line meanwhile
@@ -180,7 +185,7 @@ class Feeder:
         return [self.forecaster.line(self._busy_s(), usable=True, patience_s=self.patience_s, since=_first_waiting(jobs)), *self._others(jobs)]
 
     def _others(self, jobs: Sequence[OpenJob]) -> list[ServerLine]:
-        shared = {url for job in jobs if job.status == JobStatus.QUEUED for url in job.servers} - {self.address.url}
+        shared = set(itertools.chain.from_iterable({job.servers for job in jobs if job.status == QUEUED})) - {self.address.url}
         return [line for line in self.board.lines(time.time()) if line.url in shared] if shared else []
 
     def _busy_s(self) -> float:
@@ -380,7 +385,7 @@ class Feeder:
 
 def _first_waiting(jobs: Sequence[OpenJob]) -> int | None:
     """The place of arrival of the first job that waits."""
-    return min((job.seq for job in jobs if job.status == JobStatus.QUEUED), default=None)
+    return next((job.seq for job in jobs if job.status == QUEUED), None)
 
 
 def _stumbled(error: Exception) -> Outcome:

@@ -106,18 +106,18 @@ class Finder:
 
     def jobs(
         self, *, status: str | None = None, project: str | None = None, kind: str | None = None, since: float | None = None,
-        before_seq: int | None = None, group: str | None = None, person: str | None = None, limit: int = 20,
+        before_seq: int | None = None, person: str | None = None, limit: int = 20,
     ) -> list[Job]:  # fmt: skip
         """The newest jobs first; `status` is one status, `open` or `final`; `person` is a guest's name."""
         where, values = _filters(status, project, kind)
-        if where != "1" and since is None and group is None and person is None:
+        if where != "1" and since is None and person is None:
             where, values = f"seq IN ({NEWEST_OF_EACH % where})", [*values, 2**62 if before_seq is None else before_seq, limit]
         if since is not None:  # the first condition ends the walk, the second is exact where a clock was set
             where, values = (
                 f"{where} AND seq >= (SELECT min(seq) FROM jobs INDEXED BY jobs_created WHERE created_at >= ?) AND created_at >= ?",
                 [*values, since, since],
             )
-        for condition, value in (("group_id = ?", group), ("seq < ?", before_seq), (OF_PERSON, person)):
+        for condition, value in (("seq < ?", before_seq), (OF_PERSON, person)):
             if value is not None:
                 where, values = f"{where} AND {condition}", [*values, value]
         found = self._database.rows(f"SELECT id FROM jobs WHERE {where} ORDER BY seq DESC LIMIT ?", *values, limit)
@@ -248,10 +248,21 @@ class Finder:
         found = self._database.rows("SELECT paused_note, free_asked FROM servers WHERE url = ? AND paused_at IS NOT NULL", url)
         return Pause(found[0][0], bool(found[0][1])) if found else None
 
+    def epoch(self, url: str) -> tuple[int, Pause | None]:
+        """What a feeder looks at before each turn of its line: whose the server is, 0 if nobody's, and whether it is kept for its owner."""
+        for epoch, paused_at, note, free_asked in self._database.rows("SELECT epoch, paused_at, paused_note, free_asked FROM servers WHERE url = ?", url):
+            return epoch, None if paused_at is None else Pause(note, bool(free_asked))
+        return 0, None
+
     def reply(self, job_id: str) -> dict[str, Any] | None:
         """What the server answered when it refused the latest attempt of a job, whole."""
         found = self._database.rows("SELECT reply FROM attempts WHERE job_id = ? ORDER BY number DESC LIMIT 1", job_id)
         return rows.unpacked(found[0]["reply"]) if found else None
+
+    def catalog_hash(self, url: str) -> str | None:
+        """Which catalog of a server `catalog` would read; None if it was never looked at."""
+        found = self._database.rows("SELECT catalog_hash FROM servers WHERE url = ?", url)
+        return found[0][0] if found else None
 
     def catalog(self, url: str) -> NodeCatalog | None:
         """What the server can run, as last seen."""

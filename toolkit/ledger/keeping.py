@@ -94,6 +94,12 @@ class Keeper(Finder):
             return _facts(self._database.rows("SELECT * FROM batches WHERE base = ? AND name = ? ORDER BY created_at DESC LIMIT 1", base, name))
         return _facts(self._database.rows(f"SELECT * FROM batches WHERE base = ? AND EXISTS ({OPEN_CELL}) ORDER BY created_at DESC LIMIT 1", base))
 
+    def last_open(self, group_id: str) -> str | None:
+        """The id of the last job of a batch that has not ended, be it another's that stands for one of its own."""
+        open_now, mine = f"status IN ({listed(OPEN)})", "(group_id = ? OR id IN (SELECT job_id FROM cells WHERE cells.group_id = ?))"
+        found = self._database.rows(f"SELECT id FROM jobs WHERE {open_now} AND {mine} ORDER BY seq DESC LIMIT 1", group_id, group_id)
+        return str(found[0]["id"]) if found else None
+
     def cells(self, group_id: str) -> list[Cell]:
         """The cells of a batch in their order, and then the jobs that came into its group later: clips of its stills, say."""
         found = self._database.rows("SELECT place, job_id, axes FROM cells WHERE group_id = ? ORDER BY place", group_id)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from toolkit.errors import ModelUnknown, NodeUnknown, WorkflowInvalid
 from toolkit.graph import Api, NodeCatalog, validate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Built:
-    """A graph ready to be sent, what it is made of, and what was rounded or left out."""
+    """A graph ready to be sent, and what was rounded or left out."""
 
     graph: Api
-    recipe: Mapping[str, Any]
+    read: Callable[[], Mapping[str, Any]] = field(compare=False, repr=False)
     warnings: Sequence[str] = ()
+
+    @cached_property
+    def recipe(self) -> Mapping[str, Any]:
+        """What it is made of; read when first asked for, which nobody does where a thousand are accepted."""
+        return self.read()
 
 
 def refuse(graph: Mapping[str, Any], catalog: NodeCatalog) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from toolkit.errors import ModelUnknown
 from toolkit.graph import Graph, Link, NodeCatalog
@@ -37,8 +38,12 @@ def build_image(request: ImageRequest, catalog: NodeCatalog, folder: str, wildca
         rewriting.predict_v(graph)
     _begin_and_end(graph, request, family, catalog, width, height)
     graph.nodes[rewriting.find(graph, "SaveImage")]["inputs"]["filename_prefix"] = f"{folder}/picture"
-    recipe = {**recipe_of(graph.nodes), **facts, "frames": 1}
-    return Built(graph.nodes, recipe | {"width": recipe["width"] or width, "height": recipe["height"] or height}, warnings)
+
+    def recipe() -> dict[str, Any]:
+        found = {**recipe_of(graph.nodes), **facts, "frames": 1}
+        return found | {"width": found["width"] or width, "height": found["height"] or height}
+
+    return Built(graph.nodes, recipe, warnings)
 
 
 def _begin_and_end(graph: Graph, request: ImageRequest, family: Family, catalog: NodeCatalog, width: int, height: int) -> None:
@@ -86,4 +91,5 @@ def _enlarged(request: ImageRequest, image: ImageRef, catalog: NodeCatalog, fold
     else:
         large = graph.add("ImageUpscaleWithModel", upscale_model=graph.add("UpscaleModelLoader", model_name=upscaler), image=pixels)
     graph.add("SaveImage", images=large, filename_prefix=f"{folder}/picture")
-    return Built(graph.nodes, recipe_of(graph.nodes) | {"family": None, "preset": request.preset, "frames": 1, "choice": f"only enlarged, by {upscaler}"})
+    facts = {"family": None, "preset": request.preset, "frames": 1, "choice": f"only enlarged, by {upscaler}"}
+    return Built(graph.nodes, lambda: recipe_of(graph.nodes) | facts)

@@ -20,7 +20,7 @@ def build_workflow(request: WorkflowRequest, catalog: NodeCatalog, folder: str) 
         if isinstance(inputs.get("filename_prefix"), str):
             inputs["filename_prefix"] = f"{folder}/{_last_part(inputs['filename_prefix'])}"
         graph[node_id] = {**node, "inputs": inputs}
-    return Built(graph, recipe_of(graph), tuple(odd_sizes(graph, catalog)))
+    return Built(graph, lambda: recipe_of(graph), tuple(odd_sizes(graph, catalog)))
 
 
 def as_asked(graph: Mapping[str, Any], request: Request, folder: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def build_video(request: VideoRequest, catalog: NodeCatalog, folder: str, wildca
     graph, facts, warnings = filled(request, choice, {"width": width, "height": height, "frames": frames, "fps": fps}, catalog, wildcards)
     _give_frames(graph, request, family)
     graph.nodes[rewriting.find(graph, "SaveVideo")]["inputs"]["filename_prefix"] = f"{folder}/clip"
-    return Built(graph.nodes, {**recipe_of(graph.nodes), **facts, "width": width, "height": height}, (*warnings, *rounding))
+    return Built(graph.nodes, lambda: {**recipe_of(graph.nodes), **facts, "width": width, "height": height}, (*warnings, *rounding))
 
 
 def _give_frames(graph: Graph, request: VideoRequest, family: Family) -> None:

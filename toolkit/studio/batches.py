@@ -76,9 +76,8 @@ class Batch:
 
     def _last_open(self) -> JobHandle | None:
         """The last of its jobs that has not ended: who waits for that one need not ask for each of a thousand before it."""
-        found = self._studio._ledger.jobs(group=self.id, status="open", limit=1)
-        found = found or [job for job in self._now() if not job.is_final]  # an equal job of another batch may stand for one of its own
-        return JobHandle(self._studio, found[-1].id) if found else None
+        found = self._studio._ledger.last_open(self.id)
+        return JobHandle(self._studio, found) if found is not None else None
 
     def wait(self, timeout_s: float | None = None) -> Self:
         """Block until every job has ended.

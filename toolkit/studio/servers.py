@@ -99,12 +99,12 @@ class Servers:
 
     def catalog(self, address: ServerAddress) -> NodeCatalog | None:
         """What the server can run, as the ledger last saw it; parsed once."""
-        facts = self._ledger.server(address.url)
-        if facts is None or facts.catalog_hash is None:
+        now = self._ledger.catalog_hash(address.url)
+        if now is None:
             return None
         held = self._catalogs.get(address.url)
-        if held is None or held[0] != facts.catalog_hash:
-            held = (facts.catalog_hash, self._ledger.catalog(address.url) or NodeCatalog({}))
+        if held is None or held[0] != now:
+            held = (now, self._ledger.catalog(address.url) or NodeCatalog({}))
             self._catalogs[address.url] = held
         return held[1]
 

@@ -218,7 +218,7 @@ class Studio(Asking, Experiments, Keeping):
 
     def _able(self, request: Request, usable: Sequence[ServerAddress]) -> tuple[Sequence[str], Built]:
         """The servers that can run a request, and what it becomes on the first of them."""
-        able, failures, first = [], list[ToolkitError](), Built({}, {})
+        able, failures, first = [], list[ToolkitError](), Built({}, dict)
         for address in usable:
             catalog = self._servers.catalog(address)
             try:
