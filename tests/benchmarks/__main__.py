@@ -65,19 +65,16 @@ def _throughput(row: Row, real: str | None) -> None:
     os.environ |= {"TOOLKIT_ENGINE_STEP_S": "0", "TOOLKIT_ENGINE_LOAD_S": "0"}
     with tempfile.TemporaryDirectory() as folder:
         cards(Path(folder) / "cards", row)
-        home = Path(folder) / "engine"
-        with Studio("engine", home=home) as studio:
-            paired("engine", ensure_engine(home), studio, row)
-            full_folder("engine", home / "engine" / "output", studio, row)
-            repeated(partial(from_one_cell, home), row)
-        end_children(home)
-        if real is not None:
-            home = Path(folder) / "real"
-            with Studio(real, home=home) as studio:
-                paired("real", real, studio, row)
-                output = os.environ.get("TOOLKIT_BENCH_OUTPUT")
-                if output:
-                    full_folder("real", Path(output), studio, row)
+        homes = {name: Path(folder) / name for name in ("engine", *(["real"] if real is not None else []))}
+        urls, outputs = {"engine": "engine", "real": real}, {"engine": homes["engine"] / "engine" / "output", "real": os.environ.get("TOOLKIT_BENCH_OUTPUT")}
+        for name, home in homes.items():
+            with Studio(urls[name], home=home) as studio:
+                paired(name, ensure_engine(home) if name == "engine" else str(real), studio, row)
+        repeated(partial(from_one_cell, homes["engine"]), row)
+        for name, home in homes.items():  # last: a disk that was rid of 20,000 files is slow for minutes
+            if outputs[name]:
+                with Studio(urls[name], home=home) as studio:
+                    full_folder(name, Path(str(outputs[name])), studio, row)
             end_children(home)
 
 
