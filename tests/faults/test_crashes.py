@@ -70,7 +70,7 @@ def paced(step_s: float) -> Options:
 def ask(studio: Studio, seed: int, *, large: bool = False) -> list[JobHandle]:
     """Two on the server, one in our line, the first with four files; or one alone whose file is of several chunks."""
     if large:
-        return [studio.image("a girl", seed=seed, width=1408, height=1408, steps=2)]
+        return [studio.image("a girl", seed=seed, width=1600, height=1600, steps=2)]
     return [
         studio.image("a girl", seed=seed, batch_size=4, steps=2, **SMALL),
         studio.image("a girl", seed=seed + 1, steps=2, **SMALL),
