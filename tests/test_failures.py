@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tests.conftest import RECORDINGS, end_children
 from tests.faults.invariants import check
-from tests.faults.layer import Layer
+from tests.faults.layer import Layer, without
 from toolkit import Studio
 from toolkit.errors import JobFailed
 from toolkit.failures import failure_words, nearest, refusal_words, silence_words, status_words, without_secrets
@@ -283,7 +283,7 @@ def test_what_a_server_quotes_of_our_address_and_headers_stands_nowhere(tmp_path
 
     home = tmp_path / "home"
     with Layer(tmp_path / "server") as layer, Studio(layer.url.replace("//", f"//ann:{PASSWORD}@"), home=home) as studio:
-        layer.on_request = echo
+        layer.on_request, layer.on_frame = echo, without("executed")
         handle = studio.run(GRAPH)
         if way == "dropped":
             assert handle.wait(30).job.status == "done_partial"

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import children_of, end_children, is_alive
-from tests.faults.layer import Layer
+from tests.faults.layer import Layer, without
 from toolkit import ImageRequest, JobHandle, Studio
 from toolkit.engine.execution import Options
 from toolkit.errors import JobCancelled, JobFailed, JobTimeout, ModelUnknown, ServerUnreachable
@@ -226,7 +226,7 @@ def test_a_running_error_names_node_and_cause(layer: Layer, behind: Studio) -> N
             return web.json_response({prompt_id: entry})
         return None
 
-    layer.on_request = fail
+    layer.on_request, layer.on_frame = fail, without("executed")
     handle = behind.image("a girl", seed=7, **SIZE)
     with pytest.raises(JobFailed, match="KSampler") as caught:
         handle.wait(30)
@@ -340,13 +340,41 @@ def test_a_gate_before_the_server_rejects_no_job(layer: Layer, behind: Studio) -
     assert not says
 
 
+def test_what_one_socket_told_from_start_to_end_is_not_asked_for(tmp_path: Path) -> None:
+    def asked() -> bool:
+        return any("/history/" in path for _, path in layer.requests)
+
+    with Layer(tmp_path / "server", Options(0.1, 0.0, 0.0, True, 0.0)) as layer, Studio(layer.url, home=tmp_path / "home") as studio:
+        first = studio.image("a girl", seed=1, **SIZE)
+        first.wait(30)
+        check_files(first.job)
+        assert not asked()
+        layer.on_frame = without("executed")
+        studio.image("a girl", seed=2, **SIZE).wait(30)
+        assert asked()
+        layer.on_frame = lambda frame: frame
+        layer.requests.clear()
+        several = {"1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7}}}
+        several |= {node: {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": node}} for node in ("2", "3")}
+        assert len(studio.run(several).wait(30).job.files) == 2
+        assert asked()  # the history's order numbers them
+        layer.requests.clear()
+        cut = studio.image("a girl", seed=3, **(SIZE | {"steps": 12}))
+        wait_for(lambda: cut.progress.step == 2)
+        layer.cut()  # what came between this socket and the next one is lost
+        cut.wait(30)
+        check_files(cut.job)
+        assert asked()
+    end_children(tmp_path / "home")
+
+
 def test_a_history_that_was_cleared_after_success_costs_nothing(layer: Layer, behind: Studio) -> None:
     """F33: the socket named the files before."""
 
     async def forget(request: web.Request) -> web.StreamResponse | None:
         return web.json_response({}) if "/history/" in request.path else None
 
-    layer.on_request = forget
+    layer.on_request, layer.on_frame = forget, without("execution_start")
     handle = behind.image("a girl", seed=12, **SIZE)
     assert handle.wait(60).job.status == "done"
     check_files(handle.job)
@@ -372,7 +400,7 @@ def test_a_file_the_server_will_not_hand_out_costs_its_job_and_not_the_line(laye
         return web.Response(status=400) if request.path.endswith("/view") and "%00" in request.query_string else None
 
     broken: list[str] = []
-    layer.on_request = nonsense
+    layer.on_request, layer.on_frame = nonsense, without("executed")
     first = behind.image("a girl", seed=61, **SIZE)
     broken.append(first.id)
     second = behind.image("a girl", seed=62, **SIZE)

@@ -25,6 +25,11 @@ Frames = str | bytes | list[str | bytes] | None
 OnFrame = Callable[[str | bytes], Frames]
 
 
+def without(kind: str) -> OnFrame:
+    """A rule that loses the frames of a type: without `executed` nobody knows from the socket what was put out, and history is asked."""
+    return lambda frame: None if isinstance(frame, str) and json.loads(frame)["type"] == kind else frame
+
+
 async def _pass(_: web.Request) -> None:
     return None
 

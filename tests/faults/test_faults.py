@@ -20,7 +20,7 @@ from PIL import Image, ImageChops
 
 from tests.conftest import RECORDINGS, end_children
 from tests.faults.invariants import check
-from tests.faults.layer import Frames, Layer
+from tests.faults.layer import Frames, Layer, without
 from toolkit import JobHandle, Studio
 from toolkit.engine.execution import Options
 from toolkit.errors import JobFailed, WorkflowInvalid
@@ -95,7 +95,7 @@ def test_a_history_that_comes_after_success_is_waited_for(layer: Layer, home: Pa
     def note(frame: str | bytes) -> Frames:
         if kind_of(frame)[0] == "execution_success":
             succeeded.append(time.monotonic())
-        return frame
+        return without("executed")(frame)
 
     async def hold_back(request: web.Request) -> web.StreamResponse | None:
         early = "/history/" in request.path and (not succeeded or time.monotonic() < succeeded[0] + late_s)
@@ -373,7 +373,7 @@ def test_a_job_out_of_memory_says_what_to_try_and_the_next_one_runs(layer: Layer
     with Studio(layer.url, home=home) as studio:
         first = studio.image("a girl", seed=10, **SIZE)
         broken.append(first.id)
-        layer.on_request = fail
+        layer.on_request, layer.on_frame = fail, without("executed")
         second = studio.image("a girl", seed=11, **SIZE)
         with pytest.raises(JobFailed, match="smaller"):
             first.wait(30)
@@ -468,6 +468,7 @@ def test_two_servers_that_give_one_name_to_different_pictures_fill_two_files(tmp
         Studio(one.url, home=home) as first_studio, Studio(two.url, home=home) as second_studio,
     ):  # fmt: skip
         one.on_request, two.on_request = one_name(one), one_name(two)
+        one.on_frame = two.on_frame = without("executed")
         first = first_studio.image("a girl at the sea", seed=12, **SIZE)
         second = second_studio.image("a robot in the rain", seed=13, **SIZE)
         for job in (first, second):

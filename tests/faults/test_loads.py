@@ -30,7 +30,7 @@ from websockets.asyncio.client import connect
 from tests.conftest import children_of
 from tests.faults.aside import FeederHere
 from tests.faults.invariants import check
-from tests.faults.layer import Frames, Layer
+from tests.faults.layer import Frames, Layer, without
 from tests.faults.proxy import Proxy
 from tests.faults.test_faults import ends_done, plain, posts, wait_for
 from tests.test_feed import feeding
@@ -125,7 +125,7 @@ class Shelf:
     def __init__(self, layer: Layer, each: int) -> None:
         self._layer, self._each = layer, each
         self.asked: list[float] = []
-        layer.on_request = self._answer
+        layer.on_request, layer.on_frame = self._answer, without("executed")
 
     def names(self, prompt_id: str) -> list[str]:
         return [f"{prompt_id}-{number}.glb" for number in range(self._each)]

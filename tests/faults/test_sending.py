@@ -11,7 +11,7 @@ from aiohttp import web
 
 from tests.conftest import end_children
 from tests.faults.invariants import check
-from tests.faults.layer import Layer
+from tests.faults.layer import Layer, without
 from tests.test_feeder import check_files, wait_for
 from toolkit import Studio, Workflow
 from toolkit.engine.execution import Options
@@ -145,7 +145,7 @@ def test_files_that_moved_away_are_made_once_more_under_another_name(layer: Laye
         gone.append(request.query["filename"])
         return web.Response(status=404)
 
-    layer.on_request = moved
+    layer.on_request, layer.on_frame = moved, without("executed")
     cached = frames_that_say_cached(layer)
     job = studio.run(own)
     assert job.wait(30).job.status == "done"

@@ -256,7 +256,8 @@ class Feeder:
         attempt = await self._clerk.write(lambda: self.ledger.sending(claim))
         if attempt is not None:
             self.forecaster.note_sent(waiting.seq, waiting.priority, None)
-            self._run(Run(self.desk, job, attempt, built.graph, recipe, fresh=True))
+            ends = [node_id for node_id, node in built.graph.items() if self._catalog.is_output(node["class_type"])]
+            self._run(Run(self.desk, job, attempt, built.graph, recipe, fresh=True, ends=ends))
 
     async def _about_loras(self, graph: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
         """What the files of a graph's LoRAs say of themselves, each asked for once; nothing of those the server cannot tell about now."""

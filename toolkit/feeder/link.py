@@ -51,7 +51,9 @@ class Link:
         self.trouble: str | None = None
         self.last_down_at: float | None = None
         self.instance: str | None = None
-        self.witness: str | None = None  # the newest prompt seen in its history: gone from there, the server has restarted
+        self.witness: str | None = None  # a prompt that its history has, one of the newest: gone from there, the server has restarted
+        self._told: str | None = None
+        self.sockets = 0  # that were opened
         self.reconnected = asyncio.Event()
         self.number: float | None = None  # the server's count of prompts, as of the latest one it took
         self.superseded: set[str] = set()  # prompts given up as lost: one that turns up after all shall not run twice
@@ -132,6 +134,10 @@ class Link:
             where = Whereabouts(history=entry) if entry is not None else await self.client.whereabouts(prompt_id)
         return where
 
+    def saw_end(self, prompt_id: str, *, in_history: bool) -> None:
+        """Take a prompt that has ended; one of which the socket told alone is in the history when the next one starts (ComfyUI main.py)."""
+        self.witness, self._told = prompt_id if in_history else self._told or self.witness, prompt_id
+
     def is_deaf(self, client_id: str | None) -> None:
         """Note that a prompt sent under this client id ran, and the socket told nothing of it: drop that socket."""
         if client_id == self.client_id and self.is_open.is_set() and self._patience is not None and not self._patience.expired():
@@ -145,6 +151,7 @@ class Link:
                 await self.client.delete(late)
 
     def _opened(self) -> None:
+        self.sockets += 1
         self.is_open.set()
         self.socket_tried.set()
         self.up()

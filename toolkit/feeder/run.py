@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +38,10 @@ ATTEMPTS_LIMIT = 2  # a lost job is sent once more; a server that loses it twice
 class Run:
     """One attempt on its way; `way()` returns when the ledger has its end."""
 
-    def __init__(self, desk: Desk, job: Job, attempt: Attempt, graph: Mapping[str, Any], recipe: Mapping[str, Any], *, fresh: bool) -> None:
+    def __init__(
+        self, desk: Desk, job: Job, attempt: Attempt, graph: Mapping[str, Any], recipe: Mapping[str, Any], *, fresh: bool, ends: Collection[str] = ()
+    ) -> None:  # fmt: skip
+        """Take over an attempt, or make a `fresh` one; `ends` are its nodes that save or show something, where they are known."""
         self.desk, self.job, self.attempt, self.graph, self.recipe = desk, job, attempt, graph, recipe
         self.watched = Watched(desk.forecaster.tracker(graph, job), attempt.started)
         self.on_server = asyncio.Event()
@@ -47,6 +50,8 @@ class Run:
         self.cancel_asked = job.cancel_asked
         self._fresh = fresh
         self.is_posting = fresh
+        self._ends = ends
+        self._started_on = 0
         self._hint = asyncio.Event()
         self._ended_hint = False
         self._acknowledged, self._number = attempt.acknowledged, attempt.queue_number
@@ -135,7 +140,7 @@ class Run:
         if isinstance(event, Preview):
             self.live.preview(event)
         elif isinstance(event, ExecutionStart):
-            self._acknowledged = True
+            self._acknowledged, self._started_on = True, self.desk.link.sockets
             self._hint.set()
         elif is_last(event):
             self._ended_hint = True
@@ -237,10 +242,13 @@ class Run:
         if self._not_sent:
             return Evidence(self._acknowledged, not_sent=True, stopping=stopping)
         client, prompt_id, deleted = self.desk.link.client, self.attempt.prompt_id, self._deleted
-        where = await self.desk.link.history_soon(prompt_id) if self._ended_hint else Whereabouts()
+        told = self._told() if self._ended_hint else None
+        where = Whereabouts(history=told) if told or not self._ended_hint else await self.desk.link.history_soon(prompt_id)
         self._ended_hint = False
         if where.is_absent:
             where = await client.whereabouts(prompt_id)
+        if where.history is not None:
+            self.desk.link.saw_end(prompt_id, in_history=told is None)
         await self.desk.link.drop_superseded()
         forgot = where.is_absent and self._acknowledged and await self._server_forgot()
         self.desk.link.up()
@@ -248,6 +256,14 @@ class Run:
         self._absent_since = (self._absent_since or time.monotonic()) if where.is_absent else 0.0
         absent_for_s = time.monotonic() - self._absent_since if where.is_absent else 0.0
         return Evidence(self._acknowledged, where, self._absences, absent_for_s, forgot, False, stopping, deleted)
+
+    def _told(self) -> HistoryEntry | None:
+        """What its history says, where one socket told all of it: TCP loses nothing in the middle, so there is nothing left to ask.
+
+        Not where several nodes put something out: files are numbered in the history's order, also by whoever goes on after a crash.
+        """
+        whole = len(self._ends) == 1 and self._started_on == self.desk.link.sockets and self.watched.is_whole(self._ends)
+        return self.watched.as_history(self.attempt.prompt_id) if whole else None
 
     async def _act(self, fate: Fate, entry: HistoryEntry | None) -> HistoryEntry | Outcome | None:
         if fate in (Fate.ENDED, Fate.RUNNING) and self._fresh and not self.watched.heard and time.monotonic() - self._sent_at > QUIET_S:
@@ -332,7 +348,6 @@ class Run:
     async def _collect(self, entry: HistoryEntry) -> Outcome:
         """What a prompt that left the server means, with its files on our side."""
         began, ended = time.monotonic(), Instant.now()
-        self.desk.link.witness = entry.prompt_id
         if entry.how == "interrupted" or self._stop is JobStatus.REJECTED:
             foreign = Outcome(JobStatus.CANCELLED, error="Somebody interrupted it on the server.")
             return self._timed(foreign if self._stop is None else self._stopped(), entry, ended, 0.0)

@@ -7,13 +7,13 @@ Knows neither ledger nor server.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from toolkit.jobs import Attempt, Instant, Job, NodeTiming, Timings
 from toolkit.order import UNKNOWN_S
 from toolkit.progress import ProgressTracker
-from toolkit.protocol import Ended, Event, Executed, Executing, ExecutionStart, HistoryEntry, Preview, ServerOutput
+from toolkit.protocol import Ended, Event, Executed, Executing, ExecutionCached, ExecutionStart, HistoryEntry, Preview, ServerOutput
 
 
 class Watched:
@@ -25,6 +25,7 @@ class Watched:
         self.ended_well = False
         self._from_its_start = False
         self._outputs: dict[str, tuple[ServerOutput, ...]] = {}
+        self._cached: tuple[str, ...] = ()
 
     def take(self, event: Event, at: float) -> None:
         """Take an event of this prompt; `at` is its instant on the monotonic clock, in seconds."""
@@ -36,6 +37,8 @@ class Watched:
             case ExecutionStart():
                 self._from_its_start = True
                 self.started = self.started or Instant.now()
+            case ExecutionCached(nodes=nodes):
+                self._cached = nodes
             case Executed(node=node, outputs=outputs):
                 self._outputs[node] = outputs
             case Ended(how="success"):
@@ -52,10 +55,14 @@ class Watched:
         said = self.tracker.shown_at(time.monotonic()).ends_in if self.tracker.started_at is not None else None
         return said.expected_s if said is not None else self.tracker.whole_s or UNKNOWN_S
 
+    def is_whole(self, ends: Collection[str]) -> bool:
+        """Whether it was told from its start to its good end what each of its last nodes put out, and of no other node: a part of a subgraph, say."""
+        return self._from_its_start and self.ended_well and self._outputs.keys() == set(ends)
+
     def as_history(self, prompt_id: str) -> HistoryEntry | None:
         """What its history would say, where it ended well and only that is gone."""
         outputs = tuple(output for some in self._outputs.values() for output in some)
-        return HistoryEntry(prompt_id=prompt_id, how="success", outputs=outputs) if self.ended_well and self._outputs else None
+        return HistoryEntry(prompt_id, "success", outputs, cached=self._cached) if self.ended_well and self._outputs else None
 
     def timings(self, job: Job, attempt: Attempt, entry: HistoryEntry, ended: Instant, fetch_s: float) -> tuple[Timings, Sequence[NodeTiming], Instant]:
         """Where its seconds went, by what was seen, else by the server's own timestamps; its nodes, where they were seen; and the instant of its end."""
