@@ -641,7 +641,7 @@ def test_a_change_elsewhere_is_noticed_cheaply(ledger):
 
 
 def test_what_a_server_said_is_remembered(ledger):
-    assert (ledger.server(A), ledger.epoch(A), ledger.catalog_hash(A)) == (None, (0, None), None)
+    assert (ledger.server(A), ledger.epoch_and_pause(A), ledger.catalog_hash(A)) == (None, (0, None), None)
     assert ledger.catalog(A) is None
     first = ledger.remember_server(A, {"device": "RTX 3060"}, "boot-1", NodeCatalog({"KSampler": {}}, ["easynegative"]))
     assert (ledger.catalog(A).object_info, ledger.catalog(A).embeddings) == ({"KSampler": {}}, ["easynegative"])
@@ -649,7 +649,7 @@ def test_what_a_server_said_is_remembered(ledger):
     assert ledger.catalog(A).object_info == {"KSampler": {}}, "no new catalog, no change"
     about = ledger.server(A)
     assert (about.facts, about.instance, about.environment_id, about.epoch) == ({"device": "RTX 3060"}, "boot-2", first, 0)
-    assert about.catalog_hash
+    assert ledger.catalog_hash(A)
     assert time.time() - about.seen_at < 60
     ledger.take_server(A)
     assert (ledger.server(A).epoch, ledger.server(A).facts) == (1, {"device": "RTX 3060"})

@@ -310,7 +310,7 @@ class OpenJob:
     kind: str
     priority: int
     person: str
-    servers: Sequence[str]
+    servers: tuple[str, ...]
     created_at: float
     cancel_asked: bool
     attempt: int

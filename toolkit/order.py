@@ -90,7 +90,7 @@ def in_line(jobs: Sequence[OpenJob], now: float = 0.0) -> list[OpenJob]:
 
 def next_job(jobs: Sequence[OpenJob], server_url: str, servers: Sequence[ServerLine] = (), now: float = 0.0) -> OpenJob | None:
     """The job this server should get now; None when nothing waits for it, or another one ends all that waits sooner."""
-    waiting = [job for job in jobs if job.status == QUEUED and not job.cancel_asked]
+    waiting = _waiting(jobs)
     if len(alike := set(map(WHAT_MATTERS, waiting))) == 1 and alike.pop()[0] == (server_url,):  # a thousand jobs of one sweep, as a rule
         return min(waiting, key=attrgetter("seq"))
     lines = _Lines(jobs, servers, now, also=server_url)
@@ -100,6 +100,10 @@ def next_job(jobs: Sequence[OpenJob], server_url: str, servers: Sequence[ServerL
 def turns(jobs: Sequence[OpenJob], servers: Sequence[ServerLine] = (), now: float = 0.0, limit: int | None = None) -> list[Turn]:
     """Every waiting job with its server, its place and its time, in the order they will be sent; the first `limit` of them."""
     return list(itertools.islice(_Lines(jobs, servers, now).turns(), limit))
+
+
+def _waiting(jobs: Sequence[OpenJob]) -> list[OpenJob]:
+    return [job for job in jobs if job.status == QUEUED and not job.cancel_asked]
 
 
 def _priority(job: OpenJob, now: float) -> int:
@@ -136,7 +140,7 @@ class _Lines:
     def __init__(self, jobs: Sequence[OpenJob], servers: Sequence[ServerLine], now: float, also: str | None = None) -> None:
         self._columns: dict[tuple[Any, ...], deque[tuple[Place, OpenJob]]] = {}
         for place, job in _placed(jobs, now):
-            self._columns.setdefault((place[0], job.loads, job.kind, tuple(job.servers)), deque()).append((place, job))
+            self._columns.setdefault((place[0], job.loads, job.kind, job.servers), deque()).append((place, job))
         told = {line.url: line for line in servers}
         urls = dict.fromkeys([*([also] if also else []), *(url for column in self._columns for url in column[3])])
         flying = [job for job in jobs if job.status != QUEUED and job.status in (JobStatus.SUBMITTED, JobStatus.RUNNING)]
@@ -220,10 +224,10 @@ def _server(url: str, told: ServerLine | None, has: Sequence[OpenJob]) -> _Serve
 def _placed(jobs: Sequence[OpenJob], now: float) -> list[tuple[Place, OpenJob]]:
     turns: dict[tuple[str, int], int] = Counter((job.person, _priority(job, now)) for job in jobs if job.status in IN_FLIGHT)
     found = []
-    for job in sorted([job for job in jobs if job.status == QUEUED and not job.cancel_asked], key=attrgetter("seq")):
-        priority = job.priority if job.priority != BACKGROUND else _priority(job, now)
-        turn = turns.get((job.person, priority), 0)
-        turns[job.person, priority] = turn + 1
-        found.append(((priority, turn, job.seq), job))
+    for job in sorted(_waiting(jobs), key=attrgetter("seq")):
+        whose = (job.person, _priority(job, now))
+        turn = turns.get(whose, 0)
+        turns[whose] = turn + 1
+        found.append(((whose[1], turn, job.seq), job))
     found.sort(key=itemgetter(0))
     return found

@@ -50,8 +50,8 @@ def main() -> None:
         "throughput": lambda: _throughput(row, real),
         "order": lambda: order.measure(row, real),
         "eta": lambda: eta.measure(row, real),
-        "faces": lambda: _faces(row),
-        "sessions": lambda: _sessions(row),
+        "faces": lambda: _in_a_folder(faces.measure, row),
+        "sessions": lambda: _in_a_folder(sessions.measure, row),
         "log": lambda: measured(row, int(os.environ.get("TOOLKIT_BENCH_JOBS", "100000"))),
     }
     for name in sys.argv[1:] or parts:
@@ -65,29 +65,24 @@ def _throughput(row: Row, real: str | None) -> None:
     os.environ |= {"TOOLKIT_ENGINE_STEP_S": "0", "TOOLKIT_ENGINE_LOAD_S": "0"}
     with tempfile.TemporaryDirectory() as folder:
         cards(Path(folder) / "cards", row)
-        homes = {name: Path(folder) / name for name in ("engine", *(["real"] if real is not None else []))}
-        urls, outputs = {"engine": "engine", "real": real}, {"engine": homes["engine"] / "engine" / "output", "real": os.environ.get("TOOLKIT_BENCH_OUTPUT")}
-        for name, home in homes.items():
-            with Studio(urls[name], home=home) as studio:
-                paired(name, ensure_engine(home) if name == "engine" else str(real), studio, row)
-        repeated(partial(from_one_cell, homes["engine"]), row)
-        for name, home in homes.items():  # last: a disk that was rid of 20,000 files is slow for minutes
-            if outputs[name]:
-                with Studio(urls[name], home=home) as studio:
-                    full_folder(name, Path(str(outputs[name])), studio, row)
-            end_children(home)
+        output, engine = os.environ.get("TOOLKIT_BENCH_OUTPUT"), Path(folder) / "engine"
+        servers = [("engine", "engine", engine / "engine" / "output"), *([("real", real, Path(output) if output else None)] if real is not None else [])]
+        for name, address, _ in servers:
+            with Studio(address, home=Path(folder) / name) as studio:
+                paired(name, ensure_engine(engine) if name == "engine" else address, studio, row)
+        repeated(partial(from_one_cell, engine), row)
+        for name, address, files in servers:  # last: a disk that was rid of 20,000 files is slow for minutes
+            if files is not None:
+                with Studio(address, home=Path(folder) / name) as studio:
+                    full_folder(name, files, studio, row)
+            end_children(Path(folder) / name)
 
 
-def _faces(row: Row) -> None:
+def _in_a_folder(measure: Callable[[Path, Row], None], row: Row) -> None:
+    """Measure on an engine that takes no time, in a home of its own."""
     os.environ |= {"TOOLKIT_ENGINE_STEP_S": "0", "TOOLKIT_ENGINE_LOAD_S": "0"}
     with tempfile.TemporaryDirectory() as folder:
-        faces.measure(Path(folder), row)
-
-
-def _sessions(row: Row) -> None:
-    os.environ |= {"TOOLKIT_ENGINE_STEP_S": "0", "TOOLKIT_ENGINE_LOAD_S": "0"}
-    with tempfile.TemporaryDirectory() as folder:
-        sessions.measure(Path(folder) / "home", row)
+        measure(Path(folder) / "home", row)
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

@@ -50,7 +50,7 @@ class Account:
     async def end(self, outcome: Outcome) -> None:
         """Write down the end, with what was learned before and not written, and without the secrets of the server."""
         outcome = replace(outcome, **{name: self._desk.discreet(getattr(outcome, name)) for name in ("error", "hint", "warnings", "reply")})
-        clerk, hurries = self._desk.clerk, outcome.status != JobStatus.DONE or not self._desk.more.is_set()
+        clerk, hurries = self._desk.clerk, outcome.status != JobStatus.DONE or not self._desk.has_more()
         write = clerk.write if hurries else clerk.write_with_next  # with the claim of the job that takes the free place, as a rule
         written = await write(lambda: self._desk.settled_end(self._attempt, outcome, self._facts))
         reached("end committed")

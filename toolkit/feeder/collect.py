@@ -48,8 +48,8 @@ class Desk:
     epoch: int
     clerk: Clerk
     forecaster: Forecaster
+    has_more: Callable[[], bool]  # jobs wait for this server: the next claim is near
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # set when a prompt has left the server: its place is free
-    more: asyncio.Event = field(default_factory=asyncio.Event)  # while jobs wait for this server: the next claim is near
     full: asyncio.Event = field(default_factory=asyncio.Event)  # our disk: nothing is sent while files wait for room
 
     async def catalog(self) -> NodeCatalog | None:

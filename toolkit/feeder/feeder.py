@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class Feeder:
         """Feed until idle; ends early, saying so in the log, when another feeder has taken the server."""
         self.epoch: int = await self._database(lambda: self.ledger.take_server(self.address.url))
         log.info("feeding %s from %s, epoch %d", self.address.url, self.home, self.epoch)
-        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, self.link, self.epoch, self._clerk, self.forecaster, self._wake)
+        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, self.link, self.epoch, self._clerk, self.forecaster, self._has_more, self._wake)
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self.link.keep_listening())]
         try:
             await self._resume()
@@ -118,13 +118,12 @@ class Feeder:
             if not busy and (self.ledger.data_version() != version or not self.link.reachable or self._slots() > 0):
                 version, looked_at = self.ledger.data_version(), time.monotonic()
                 jobs = self._jobs = self._open_jobs()
-                sent = [job for job in jobs if job.status != QUEUED and job.status in IN_FLIGHT]  # few, where thousands may wait
+                sent = [job for job in jobs if job.status in IN_FLIGHT]  # few, where thousands may wait
                 if any(job.server_url == self.address.url and job.id not in self.runs for job in sent):
                     await self._take_over()  # those of a copied home, once a person has released them
                 if await self._describe(jobs):
                     jobs = self._jobs = self._open_jobs()
                 self._pass_cancels(sent)
-                self._note_more(jobs)
                 await self._fill(jobs)
                 if any(self.address.url in job.servers for job in jobs):
                     self._idle_since = time.monotonic()
@@ -134,7 +133,7 @@ class Feeder:
 
     def _open_jobs(self) -> list[OpenJob]:
         """The line, as long as the server is ours: where our lock file was deleted, an idle feeder would stay beside its successor."""
-        epoch, self._pause = self.ledger.epoch(self.address.url)
+        epoch, self._pause = self.ledger.epoch_and_pause(self.address.url)
         if epoch != self.epoch:
             raise StaleEpoch(f"Another feeder has taken {self.address.url}.")
         return self._line.jobs()
@@ -163,9 +162,9 @@ class Feeder:
                 run.cancel_asked = True
                 run.nudge()
 
-    def _note_more(self, jobs: Iterable[OpenJob]) -> None:
-        more = any(job.status == JobStatus.QUEUED and self.address.url in job.servers for job in jobs)
-        self.desk.more.set() if more else self.desk.more.clear()
+    def _has_more(self) -> bool:
+        """Whether jobs wait for this server: the next claim is near."""
+        return any(job.status == QUEUED and job.id not in self.runs and self.address.url in job.servers for job in self._jobs)
 
     async def _fill(self, jobs: list[OpenJob]) -> None:
         """Send as many waiting jobs as there are slots, once the server is known and unless its owner keeps it."""
@@ -175,7 +174,6 @@ class Feeder:
             job = next_job(jobs, self.address.url, self._lines(jobs), time.time())
             if job is None or not self._ready():
                 return
-            self._note_more(other for other in jobs if other is not job)
             await self._start(job)
             if self._slots() > 0:
                 jobs = self._jobs = self._open_jobs()  # another may have come back into the line meanwhile
@@ -257,7 +255,7 @@ class Feeder:
         if attempt is not None:
             self.forecaster.note_sent(waiting.seq, waiting.priority, None)
             ends = [node_id for node_id, node in built.graph.items() if self._catalog.is_output(node["class_type"])]
-            self._run(Run(self.desk, job, attempt, built.graph, recipe, fresh=True, ends=ends))
+            self._run(Run(self.desk, job, attempt, built.graph, recipe, fresh=True, end=ends[0] if len(ends) == 1 else None))
 
     async def _about_loras(self, graph: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
         """What the files of a graph's LoRAs say of themselves, each asked for once; nothing of those the server cannot tell about now."""

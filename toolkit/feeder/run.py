@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -39,9 +39,9 @@ class Run:
     """One attempt on its way; `way()` returns when the ledger has its end."""
 
     def __init__(
-        self, desk: Desk, job: Job, attempt: Attempt, graph: Mapping[str, Any], recipe: Mapping[str, Any], *, fresh: bool, ends: Collection[str] = ()
+        self, desk: Desk, job: Job, attempt: Attempt, graph: Mapping[str, Any], recipe: Mapping[str, Any], *, fresh: bool, end: str | None = None
     ) -> None:  # fmt: skip
-        """Take over an attempt, or make a `fresh` one; `ends` are its nodes that save or show something, where they are known."""
+        """Take over an attempt, or make a `fresh` one; `end` is its one node that saves or shows something, where there is one."""
         self.desk, self.job, self.attempt, self.graph, self.recipe = desk, job, attempt, graph, recipe
         self.watched = Watched(desk.forecaster.tracker(graph, job), attempt.started)
         self.on_server = asyncio.Event()
@@ -50,7 +50,7 @@ class Run:
         self.cancel_asked = job.cancel_asked
         self._fresh = fresh
         self.is_posting = fresh
-        self._ends = ends
+        self._end = end
         self._started_on = 0
         self._hint = asyncio.Event()
         self._ended_hint = False
@@ -262,7 +262,7 @@ class Run:
 
         Not where several nodes put something out: files are numbered in the history's order, also by whoever goes on after a crash.
         """
-        whole = len(self._ends) == 1 and self._started_on == self.desk.link.sockets and self.watched.is_whole(self._ends)
+        whole = self._end is not None and self._started_on == self.desk.link.sockets and self.watched.is_whole(self._end)
         return self.watched.as_history(self.attempt.prompt_id) if whole else None
 
     async def _act(self, fate: Fate, entry: HistoryEntry | None) -> HistoryEntry | Outcome | None:

@@ -7,7 +7,7 @@ Knows neither ledger nor server.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from toolkit.jobs import Attempt, Instant, Job, NodeTiming, Timings
@@ -55,9 +55,9 @@ class Watched:
         said = self.tracker.shown_at(time.monotonic()).ends_in if self.tracker.started_at is not None else None
         return said.expected_s if said is not None else self.tracker.whole_s or UNKNOWN_S
 
-    def is_whole(self, ends: Collection[str]) -> bool:
-        """Whether it was told from its start to its good end what each of its last nodes put out, and of no other node: a part of a subgraph, say."""
-        return self._from_its_start and self.ended_well and self._outputs.keys() == set(ends)
+    def is_whole(self, end: str) -> bool:
+        """Whether it was told from its start to its good end, with what this node put out and no other: a part of a subgraph, say."""
+        return self._from_its_start and self.ended_well and list(self._outputs) == [end]
 
     def as_history(self, prompt_id: str) -> HistoryEntry | None:
         """What its history would say, where it ended well and only that is gone."""

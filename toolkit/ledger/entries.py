@@ -147,14 +147,13 @@ class Try(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What is known of a server without asking it: its configuration, its catalog and who feeds it."""
+    """What is known of a server without asking it: its configuration and who feeds it."""
 
     url: str
     epoch: int
     instance: str | None
     environment_id: str | None
     facts: Mapping[str, Any]
-    catalog_hash: str | None
     seen_at: float | None
 
 

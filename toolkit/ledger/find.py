@@ -237,18 +237,17 @@ class Finder:
 
     def server(self, url: str) -> ServerFacts | None:
         """What is known of a server; None if no feeder ever looked at it."""
-        found = self._database.rows("SELECT url, epoch, instance, environment_id, facts, catalog_hash, seen_at FROM servers WHERE url = ?", url)
+        found = self._database.rows("SELECT url, epoch, instance, environment_id, facts, seen_at FROM servers WHERE url = ?", url)
         if not found:
             return None
         row = found[0]
-        return ServerFacts(row[0], row[1], row[2], row[3], json.loads(row["facts"] or "{}"), row["catalog_hash"], row["seen_at"])
+        return ServerFacts(row[0], row[1], row[2], row[3], json.loads(row["facts"] or "{}"), row["seen_at"])
 
     def pause(self, url: str) -> Pause | None:
         """Whether a server is kept for its owner."""
-        found = self._database.rows("SELECT paused_note, free_asked FROM servers WHERE url = ? AND paused_at IS NOT NULL", url)
-        return Pause(found[0][0], bool(found[0][1])) if found else None
+        return self.epoch_and_pause(url)[1]
 
-    def epoch(self, url: str) -> tuple[int, Pause | None]:
+    def epoch_and_pause(self, url: str) -> tuple[int, Pause | None]:
         """What a feeder looks at before each turn of its line: whose the server is, 0 if nobody's, and whether it is kept for its owner."""
         for epoch, paused_at, note, free_asked in self._database.rows("SELECT epoch, paused_at, paused_note, free_asked FROM servers WHERE url = ?", url):
             return epoch, None if paused_at is None else Pause(note, bool(free_asked))

@@ -78,7 +78,7 @@ def rehearse(
 def _waiting(seq: int, built: Built, servers: Sequence[str]) -> OpenJob:
     """A planned job as it would stand in the line."""
     kind = "video" if (built.recipe.get("frames") or 1) > 1 else "image"
-    return OpenJob(seq, str(seq), JobStatus.QUEUED, kind, 1, "", servers, 0.0, False, 0, None, *Cost.of(built.graph))
+    return OpenJob(seq, str(seq), JobStatus.QUEUED, kind, 1, "", tuple(servers), 0.0, False, 0, None, *Cost.of(built.graph))
 
 
 def _duration(line: Sequence[OpenJob], forecast: Callable[[str], Forecaster]) -> Range | None:
