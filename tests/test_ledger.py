@@ -312,7 +312,7 @@ def test_a_batch_that_nobody_made_is_said_so_with_the_nearest_name(ledger):
 
 def test_the_last_open_job_of_a_batch_may_be_anothers(ledger):
     jobs = [accepted(ledger, str(n), group_id="g") for n in range(2)]
-    ledger.accept(*[new(job.request.prompt, reuse=None) for job in jobs], batch=NewBatch("h", "the same again", "base"))
+    ledger.accept_batch([new(job.request.prompt, reuse=None) for job in jobs], NewBatch("h", "the same again", "base"))
     assert (ledger.last_open("g"), ledger.last_open("h"), ledger.last_open("i")) == (jobs[1].id, jobs[1].id, None)
     ledger.ask_cancel(jobs[1].id)
     assert (ledger.last_open("g"), ledger.last_open("h")) == (jobs[0].id, jobs[0].id)
@@ -1388,8 +1388,7 @@ def test_a_deleted_job_leaves_its_id_and_nothing_else(ledger):
 def batch(ledger: Ledger, group: str, prompts: list[str], **about: Any) -> list[str]:
     made = NewBatch(group, "cfg test", **{"base": "b", "axes": ("prompt",), **about})
     cells = [(number, {"prompt": prompt}) for number, prompt in enumerate(prompts)]
-    found = ledger.accept(*(new(prompt, group_id=group, group_name="cfg test", reuse=None) for prompt in prompts), batch=made, cells=cells)
-    return [job.id for job in found]
+    return ledger.accept_batch([new(prompt, group_id=group, group_name="cfg test", reuse=None) for prompt in prompts], made, cells)
 
 
 def test_a_batch_made_again_keeps_what_is_done_or_on_its_way_and_makes_the_rest(ledger):

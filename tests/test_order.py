@@ -164,7 +164,7 @@ def run_all(jobs: list[OpenJob], server: ServerLine, patience_s: float) -> list[
     left, clock, loaded, sent, found = list(jobs), 0.0, server.loaded, [], []
     while left:
         now = replace(server, loaded=loaded, sent=tuple(sent), patience_s=patience_s)
-        job = next_job(left, A, [now])
+        job = next_job(left, A, lambda now=now: [now])
         takes_s = now.takes_s(job)
         found.append((job, clock, clock + takes_s))
         clock, loaded = clock + takes_s, job.loads
@@ -189,14 +189,14 @@ def test_forty_jobs_that_alternate_between_two_models_load_each_once():
 
 def test_jobs_that_share_more_go_first():
     jobs = [using("b", 1), using("a", 2), using("a", 3, lora="x")]
-    assert next_job(jobs, A, [line(("a", "a+x"))]).seq == 3
-    assert next_job(jobs, A, [line(("a",))]).seq == 2
-    assert next_job(jobs, A, [line(("c",))]).seq == 1
+    assert next_job(jobs, A, lambda: [line(("a", "a+x"))]).seq == 3
+    assert next_job(jobs, A, lambda: [line(("a",))]).seq == 2
+    assert next_job(jobs, A, lambda: [line(("c",))]).seq == 1
 
 
 def test_what_is_loaded_never_comes_before_priority():
     jobs = [using("a", 1, priority=2), using("b", 2)]
-    assert next_job(jobs, A, [line(("a",))]).seq == 2
+    assert next_job(jobs, A, lambda: [line(("a",))]).seq == 2
 
 
 @relaxed
@@ -228,9 +228,9 @@ def speeds(lengths: set[float], a: float = 1.0, b: float = 1.0, *, busy: tuple[f
 
 def test_a_job_goes_to_the_server_that_ends_it_first():
     jobs = [both(1, 10.0)]
-    assert next_job(jobs, A, speeds({10.0}, a=1, b=4)) is None
-    assert next_job(jobs, B, speeds({10.0}, a=1, b=4)).seq == 1
-    assert next_job(jobs, A, speeds({10.0}, a=1, b=4, busy=(0.0, 20.0))).seq == 1
+    assert next_job(jobs, A, lambda: speeds({10.0}, a=1, b=4)) is None
+    assert next_job(jobs, B, lambda: speeds({10.0}, a=1, b=4)).seq == 1
+    assert next_job(jobs, A, lambda: speeds({10.0}, a=1, b=4, busy=(0.0, 20.0))).seq == 1
 
 
 def test_a_slow_server_takes_what_the_fast_one_would_end_later():
@@ -243,7 +243,7 @@ def test_a_slow_server_takes_what_the_fast_one_would_end_later():
 def test_a_server_that_is_away_is_not_counted_on():
     jobs = [both(1, 10.0)]
     slow, fast = speeds({10.0}, a=1, b=4)
-    assert next_job(jobs, A, [slow, replace(fast, usable=False)]).seq == 1
+    assert next_job(jobs, A, lambda: [slow, replace(fast, usable=False)]).seq == 1
     assert places(jobs, [slow, replace(fast, usable=False)])["job1"].server_url == A
     assert len(turns(jobs, [replace(slow, usable=False), replace(fast, usable=False)])) == 1
 
@@ -262,8 +262,8 @@ def test_clips_leave_one_server_to_pictures():
     clips = [both(seq, 60.0, kind="video") for seq in range(1, 4)]
     picture = both(9, 1.0)
     running = replace(clips[0], status="running", server_url=B)
-    assert next_job([running, *clips[1:], picture], A, speeds({60.0, 1.0}, busy=(0.0, 50.0))) is picture
-    assert next_job([running, *clips[1:]], A, speeds({60.0, 1.0}, busy=(0.0, 50.0))).kind == "video"
+    assert next_job([running, *clips[1:], picture], A, lambda: speeds({60.0, 1.0}, busy=(0.0, 50.0))) is picture
+    assert next_job([running, *clips[1:]], A, lambda: speeds({60.0, 1.0}, busy=(0.0, 50.0))).kind == "video"
 
 
 def test_times_of_waiting_jobs_count_what_comes_before_them_and_stay_unknown_after_an_unknown_one():

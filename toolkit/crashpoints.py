@@ -1,7 +1,7 @@
 """The instants at which a process of ours can be told to die, or its disk to fail, so that "nothing is lost" is tested and not believed.
 
 Part of the product and not of its tests: a promise about a crash between two lines holds for exactly these two lines, and only a mark that
-stands between them moves with them. A mark in the code costs one look into the environment; it does nothing unless TOOLKIT_CRASH_AT names it.
+stands between them moves with them. The environment is read once a process; a mark does nothing unless TOOLKIT_CRASH_AT names it.
 With TOOLKIT_CRASH_FLAG, the path of a file that does not exist yet, only the first process to get there dies; the next one goes on.
 
 TOOLKIT_FAIL_AT="chunk written=ENOSPC" raises that OSError at each pass instead, as long as the file TOOLKIT_FAIL_FLAG exists: a test makes
@@ -33,6 +33,7 @@ POINTS = frozenset(
 )
 
 
+_CRASH_AT, _FAIL_AT = os.environ.get("TOOLKIT_CRASH_AT"), os.environ.get("TOOLKIT_FAIL_AT", "")
 _passes = Counter[str]()
 
 
@@ -42,9 +43,9 @@ def reached(name: str, stream: BinaryIO | None = None) -> None:
     Raises:
         OSError: the one that TOOLKIT_FAIL_AT names.
     """
-    if os.environ.get("TOOLKIT_FAIL_AT", "").startswith(name):
+    if _FAIL_AT.startswith(name):
         _fail(name, stream)
-    if os.environ.get("TOOLKIT_CRASH_AT") == name:
+    if name == _CRASH_AT:
         _die()
 
 
@@ -59,7 +60,7 @@ def _die() -> None:
 
 
 def _fail(name: str, stream: BinaryIO | None) -> None:
-    where, _, kind = os.environ["TOOLKIT_FAIL_AT"].partition("=")
+    where, _, kind = _FAIL_AT.partition("=")
     point, _, first = where.partition(":")
     if point != name or not os.path.exists(os.environ.get("TOOLKIT_FAIL_FLAG", "")):
         return

@@ -74,12 +74,10 @@ def title_of(node_id: str, node: Mapping[str, Any]) -> str:
     return str((meta.get("title") if isinstance(meta, Mapping) else None) or node.get("class_type") or f"node {node_id}")
 
 
-def sources(graph: Mapping[str, Any], node_id: str) -> Iterator[str]:
+def sources(graph: Mapping[str, Any], node_id: str) -> list[str]:
     """Ids of the nodes that feed this one directly."""
     inputs = graph[node_id].get("inputs")
-    for value in inputs.values() if isinstance(inputs, Mapping) else ():
-        if is_link(value) and value[0] in graph:
-            yield value[0]
+    return [value[0] for value in inputs.values() if is_link(value) and value[0] in graph] if isinstance(inputs, Mapping) else []
 
 
 def ancestors(graph: Mapping[str, Any], targets: Iterable[str]) -> set[str]:
@@ -119,21 +117,27 @@ def graph_hash(graph: Mapping[str, Any], without: Collection[str] = UNHASHED_INP
 
 def topological(graph: Mapping[str, Any]) -> list[str]:
     """Node ids, consumers before their sources; members of a cycle come last, in the graph's order."""
-    waiting = {node_id: 0 for node_id in graph}
-    for node_id in graph:
-        for source in sources(graph, node_id):
-            waiting[source] += 1
+    order, knotted = _in_order(graph)
+    return order + knotted
+
+
+def _in_order(graph: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Node ids, consumers before their sources; and those that are in a cycle or feed one, in the graph's order."""
+    feeding = {node_id: sources(graph, node_id) for node_id in graph}
+    waiting = dict.fromkeys(graph, 0)
+    for source in itertools.chain.from_iterable(feeding.values()):
+        waiting[source] += 1
     ready = [node_id for node_id, count in waiting.items() if count == 0]
     order: list[str] = []
     while ready:
         node_id = ready.pop()
         order.append(node_id)
-        for source in sources(graph, node_id):
+        for source in feeding[node_id]:
             waiting[source] -= 1
             if waiting[source] == 0:
                 ready.append(source)
     done = set(order)
-    return order + [node_id for node_id in graph if node_id not in done]
+    return order, [node_id for node_id in graph if node_id not in done]
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,37 +290,24 @@ def offer(value: Any, choices: Sequence[str]) -> str:
 
 
 def _shape_faults(graph: Mapping[str, Any]) -> Iterator[Fault]:
-    depth: dict[str, int] = {}
-    for node_id in topological(graph):
-        depth.setdefault(node_id, 1)
-        for source in sources(graph, node_id):
-            depth[source] = max(depth.get(source, 1), depth[node_id] + 1)
-    cycle = _cycle(graph)
-    if cycle:
+    order, knotted = _in_order(graph)
+    if knotted:
+        cycle = _cycle(graph, knotted)
         shown = cycle if len(cycle) <= 12 else [*cycle[:6], f"{len(cycle) - 12} more", *cycle[-6:]]
         yield Fault("cycle", f"it has a cycle: {' -> '.join(shown)}.", hint="A node cannot feed itself.")
-    elif max(depth.values()) > DEPTH_LIMIT:
+        return
+    depth = dict.fromkeys(order, 1)
+    for node_id in order:
+        for source in sources(graph, node_id):
+            depth[source] = max(depth[source], depth[node_id] + 1)
+    if max(depth.values()) > DEPTH_LIMIT:
         yield Fault("too_deep", f"its longest chain has {max(depth.values())} nodes; ComfyUI stops near 1,000.")
 
 
-def _cycle(graph: Mapping[str, Any]) -> list[str] | None:
-    """The ids of one cycle, each feeding the next, the first one repeated at the end; None if there is none."""
-    waiting = {node_id: 0 for node_id in graph}
-    for node_id in graph:
-        for source in sources(graph, node_id):
-            waiting[source] += 1
-    ready = [node_id for node_id, count in waiting.items() if count == 0]
-    while ready:
-        node_id = ready.pop()
-        del waiting[node_id]
-        for source in sources(graph, node_id):
-            waiting[source] -= 1
-            if waiting[source] == 0:
-                ready.append(source)
-    if not waiting:
-        return None
-    consumer = {source: node_id for node_id in waiting for source in sources(graph, node_id)}  # whatever is left feeds something that is left
-    trail = dict.fromkeys([next(iter(waiting))])
+def _cycle(graph: Mapping[str, Any], knotted: Sequence[str]) -> list[str]:
+    """The ids of one cycle, each feeding the next, the first one repeated at the end; `knotted` are all that are in one or feed one."""
+    consumer = {source: node_id for node_id in knotted for source in sources(graph, node_id)}  # each of them feeds another
+    trail = dict.fromkeys([knotted[0]])
     while (following := consumer[next(reversed(trail))]) not in trail:
         trail[following] = None
     ids = list(trail)

@@ -11,7 +11,7 @@ import heapq
 import itertools
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple, TypeAlias
@@ -88,12 +88,15 @@ def in_line(jobs: Sequence[OpenJob], now: float = 0.0) -> list[OpenJob]:
     return [job for _, job in _placed(jobs, now)]
 
 
-def next_job(jobs: Sequence[OpenJob], server_url: str, servers: Sequence[ServerLine] = (), now: float = 0.0) -> OpenJob | None:
-    """The job this server should get now; None when nothing waits for it, or another one ends all that waits sooner."""
+def next_job(jobs: Sequence[OpenJob], server_url: str, told: Callable[[], Sequence[ServerLine]] = tuple, now: float = 0.0) -> OpenJob | None:
+    """The job this server should get now; None when nothing waits for it, or another one ends all that waits sooner.
+
+    `told` is asked for the servers where they matter: not where all that waits is alike and for this one, a thousand jobs of one sweep, as a rule.
+    """
     waiting = _waiting(jobs)
-    if len(alike := set(map(WHAT_MATTERS, waiting))) == 1 and alike.pop()[0] == (server_url,):  # a thousand jobs of one sweep, as a rule
+    if len(alike := set(map(WHAT_MATTERS, waiting))) == 1 and alike.pop()[0] == (server_url,):
         return min(waiting, key=attrgetter("seq"))
-    lines = _Lines(jobs, servers, now, also=server_url)
+    lines = _Lines(jobs, told(), now, also=server_url)
     return next((turn.job for turn in lines.turns() if turn.server_url == server_url), None)
 
 

@@ -32,6 +32,7 @@ from toolkit.protocol import ServerOutput
 
 log = logging.getLogger(__name__)
 
+READABLE = json.JSONEncoder(ensure_ascii=False)  # made once: `json.dumps` makes one for each call with options
 BATCH_BYTES = 2**20
 SHORT_BYTES = 2**16  # a file that is written and decoded in a millisecond or two
 
@@ -167,7 +168,7 @@ class OutputStore:
         part = path.with_name(f".{path.name}.part")
         try:
             # a fact a line; json's own `indent` is written in Python, and takes ten times as long
-            lines = ",\n".join(f' "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in about.items())
+            lines = ",\n".join(f' "{name}": {READABLE.encode(value)}' for name, value in about.items())
             with part.open("wb", buffering=0) as stream:
                 _write_all(stream, f"{{\n{lines}\n}}\n".encode(errors="backslashreplace"))
             os.replace(part, path)

@@ -141,15 +141,19 @@ class ProgressTracker:
         self._forecast, self._ratios, self._after_s = forecast, ratios or {}, after_s
         self._current: str | None = None
         self._knows_times = False
-        self._weigh(cached)
+        self._reused = frozenset(cached)  # what the server takes from its cache
+        self._weighed: frozenset[str] | None = None  # the same, when the nodes were last weighed
         self.progress = Progress()
         self.predictions: list[Prediction] = []
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.last_event_at: float | None = None
 
-    def _weigh(self, cached: Collection[str]) -> None:
-        """Give each node its weight: seconds where the samplers' times are known, else steps; what is cached weighs nothing."""
+    def _weigh(self) -> None:
+        """Give each node its weight, once somebody looks: seconds where the samplers' times are known, else steps; what is cached weighs nothing."""
+        if self._weighed == self._reused:
+            return
+        self._weighed = cached = self._reused
         times = self._forecast(cached) if self._forecast is not None else {}
         times = {node_id: times.get(node_id) for node_id in self._nodes if node_id not in cached}
         self._knows_times = expected_s(self._graph, times) is not None
@@ -173,7 +177,7 @@ class ProgressTracker:
             case ExecutionCached(nodes=nodes):
                 for node_id in nodes:
                     self.reuse(node_id)
-                self._weigh([node_id for node_id, node in self._nodes.items() if node.cached])
+                self._reused = frozenset(node_id for node_id, node in self._nodes.items() if node.cached)
             case Executing(node=node_id):
                 self._enter(node_id, at)
             case NodeProgress(node=node_id, value=value, maximum=maximum):
@@ -190,6 +194,7 @@ class ProgressTracker:
     @property
     def whole_s(self) -> float | None:
         """What all of it will take, as learned; None if unknown."""
+        self._weigh()
         return sum(node.weight for node in self._nodes.values()) if self._knows_times else None
 
     @property
@@ -253,6 +258,7 @@ class ProgressTracker:
 
     def shown_at(self, at: float) -> Progress:
         """The same progress with the clock moved on: elapsed grows, the ETA shrinks."""
+        self._weigh()
         now = at if self.ended_at is None else self.ended_at
         fraction = max(self.progress.fraction, min(BEFORE_THE_END, self._reached(now)))
         node = self._nodes.get(self._current or "")
@@ -363,10 +369,10 @@ class ProgressTracker:
         """One row a node; `wall_of` is unix time minus this tracker's clock."""
         return [timing_of(node_id, self._graph[node_id], node, wall_of) for node_id, node in self._nodes.items()]
 
-    def timings(self) -> Timings:
-        """Seconds by stage, from what was seen; unknown where the run was not watched."""
+    def timings(self, nodes: Sequence[NodeTiming] | None = None) -> Timings:
+        """Seconds by stage, from what was seen; unknown where the run was not watched. `nodes` are its rows, where they are at hand."""
         run_s = self.ended_at - self.started_at if self.ended_at is not None and self.started_at is not None else None
-        return timings_of(self.node_timings(0.0), run_s)
+        return timings_of(self.node_timings(0.0) if nodes is None else nodes, run_s)
 
 
 def _stepped(node: ObservedNode) -> tuple[float, float, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -63,6 +64,7 @@ class Role:
     value: Any
 
 
+@lru_cache(maxsize=4096)
 def stage_of(class_type: str, is_output: bool = False) -> str:
     """Which of the six stages of a run a node's time belongs to."""
     name = class_type.lower()
@@ -115,7 +117,8 @@ def steps_at(graph: Mapping[str, Any], node_id: str) -> int | None:
 def find_roles(graph: Mapping[str, Any]) -> list[Role]:
     """All roles of a graph, in graph order of their samplers, then size, video, pictures and models; each input once."""
     found: dict[tuple[str, str], Role] = {}
-    for role in _walk(settled(graph), live_part(graph)):
+    graph = settled(graph)
+    for role in _walk(graph, live_part(graph)):
         found.setdefault((role.node_id, role.input), role)
     return list(found.values())
 
@@ -179,11 +182,14 @@ def _walk(graph: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[Role]:
 
 def _in_order(live: Mapping[str, Any]) -> list[str]:
     """The samplers, each after those whose latents it takes up; else in graph order."""
+    samplers = [node_id for node_id in live if is_sampler(live[node_id])]
+    if len(samplers) < 2:
+        return samplers
     passes = dict.fromkeys(live, 0)
     for node_id in reversed(topological(live)):
         before = max((passes[source] for source in sources(live, node_id)), default=0)
         passes[node_id] = before + is_sampler(live[node_id])
-    return sorted((node_id for node_id in live if is_sampler(live[node_id])), key=passes.__getitem__)
+    return sorted(samplers, key=passes.__getitem__)
 
 
 def _of_sampler(graph: Mapping[str, Any], owners: Sequence[str]) -> Iterator[Role]:

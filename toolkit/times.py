@@ -37,7 +37,9 @@ def loads_of(graph: Mapping[str, Any], known: Mapping[str, str] | None = None) -
 
     `known` are its digests, where they are at hand.
     """
-    return tuple(sorted(digest[:8] for node_id, digest in (known or digests(graph)).items() if reads_a_model(graph[node_id])))
+    readers = [node_id for node_id, node in graph.items() if reads_a_model(node)]
+    digest_of = (known or digests(graph)) if readers else {}
+    return tuple(sorted(digest_of[node_id][:8] for node_id in readers))
 
 
 class Cost(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -171,7 +172,7 @@ class Feeder:
         if self._pause is not None:
             return await self._give_back(self._pause)
         while self._slots() > 0 and not any(run.is_missing for run in self.runs.values()):  # nobody overtakes what a server that restarted has lost
-            job = next_job(jobs, self.address.url, self._lines(jobs), time.time())
+            job = next_job(jobs, self.address.url, functools.partial(self._lines, jobs), time.time())
             if job is None or not self._ready():
                 return
             await self._start(job)

@@ -362,7 +362,8 @@ class Run:
             return await collector.collect(entry, self._dropped)
         finally:
             timer.cancel()
-            await asyncio.gather(*writing)
+            for task in writing:
+                await task
 
     async def _note_collecting(self) -> None:
         self._account.learn(JobStatus.COLLECTING)

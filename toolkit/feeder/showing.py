@@ -59,7 +59,7 @@ class Showing:
             timer.cancel()
             for task in begun:
                 task.cancel()
-            await asyncio.gather(*begun, return_exceptions=True)
+                await asyncio.gather(task, return_exceptions=True)
 
     async def _go_on(self) -> None:
         """Put what changed on the board, at a bounded pace."""

@@ -68,11 +68,11 @@ class Watched:
         """Where its seconds went, by what was seen, else by the server's own timestamps; its nodes, where they were seen; and the instant of its end."""
         nodes: Sequence[NodeTiming] = []
         if self._from_its_start and self.tracker.started_at is not None:
-            self.tracker.apply(Ended(attempt.prompt_id, "success"), ended.mono or time.monotonic())
+            self.tracker.take(Ended(attempt.prompt_id, "success"), ended.mono or time.monotonic())
             for node in entry.cached:
                 self.tracker.reuse(node)
             nodes = self.tracker.node_timings(time.time() - time.monotonic())
-            timings = self.tracker.timings()
+            timings = self.tracker.timings(nodes)
         else:
             run = (entry.ended_ms - entry.started_ms) / 1000 if entry.ended_ms and entry.started_ms else None
             timings = Timings(run_s=run if run is None or run >= 0 else None, nodes_cached=len(entry.cached), timed_by="history")

@@ -48,6 +48,8 @@ class Finder:
         Raises:
             JobUnknown: no job, or several, which it lists.
         """
+        if person is None and (whole := self._database.rows("SELECT revision FROM jobs WHERE id = ?", job_id)):  # as a rule
+            return self._job_at(job_id, whole[0]["revision"]) or self.job(job_id)
         whose, values = (f" AND {OF_PERSON}", [person]) if person is not None else ("", [])
         found = self._database.rows(JOB_IDS % whose, job_id, job_id + "\U0010ffff", *values)
         matches = [row["id"] for row in found if row["id"] == job_id] or [row["id"] for row in found]
@@ -311,8 +313,9 @@ class Finder:
             marks = ", ".join("?" * len(chunk))
             found = self._database.rows(f"{rows.JOB_QUERY} WHERE {where % marks} ORDER BY jobs.seq", *chunk)
             files: dict[str, list[OutputFile]] = {}  # read after their jobs: one that ends in between is seen open with its files, never done without them
-            for row in self._database.rows(f"SELECT * FROM files WHERE job_id IN ({marks}) ORDER BY job_id, number", *chunk):
-                files.setdefault(row["job_id"], []).append(rows.read_file(row, self.projects))
+            if any(row["attempt"] for row in found):
+                for row in self._database.rows(f"SELECT * FROM files WHERE job_id IN ({marks}) ORDER BY job_id, number", *chunk):
+                    files.setdefault(row["job_id"], []).append(rows.read_file(row, self.projects))
             jobs += [rows.read_job(row, files.get(row["id"], [])) for row in found]
         return jobs
 

@@ -53,36 +53,47 @@ class Ledger(Chronicle):
 
     # ---- accept -------------------------------------------------------------------------------------------------------
 
-    def accept(self, *new: NewJob, batch: NewBatch | None = None, cells: Sequence[tuple[int, Mapping[str, Any]]] | None = None) -> list[Job]:
+    def accept(self, *new: NewJob) -> list[Job]:
         """Store jobs durably, all or none, and return them in order; an equal unfinished one is returned instead where `reuse` is None.
-
-        Args:
-            new: what is asked for.
-            batch: the name they are under. What it already has, done or on its way, is not made again; what ended otherwise is.
-            cells: its places, each the number of one of `new` and what it is called on each axis; None: one for each.
 
         With a job's `key` the key alone decides: the job that was accepted under it is returned, whatever became of it.
 
         Raises:
             QuotaReached: a guest may not have one more. KeyReused: the key is another request's.
         """
-        ids: list[str] = []
         with self._database.transaction() as connection:
-            revision = next_revision(connection)
-            for job in new:
-                digest = self.hash_of(job.request)
-                before, is_kept = kept_in_group(connection, batch.group_id, digest) if batch is not None else (None, False)
-                if is_kept and before is not None:
-                    ids.append(before)
-                    continue
-                known = self._known(connection, job, digest)
-                if known is None:
-                    self.people.admit(connection, job.person)
-                ids.append(known or _insert_job(connection, replace(job, retry_of=job.retry_of or before), revision, digest))
-            if batch is not None:
-                keep_batch(connection, batch, [(ids[at], axes) for at, axes in cells or [(at, {}) for at in range(len(ids))]])
-        found = {job.id: job for job in self._jobs("jobs.id IN (%s)", ids)}
+            ids = self._accepted(connection, new, None)
+        found = {job.id: job for job in self.these(ids)}
         return [found[job_id] for job_id in ids]
+
+    def accept_batch(self, new: Sequence[NewJob], batch: NewBatch, cells: Sequence[tuple[int, Mapping[str, Any]]] | None = None) -> list[str]:
+        """The same for a batch; returns the ids, since its jobs are read when somebody looks at it.
+
+        Args:
+            new: what is asked for.
+            batch: the name they are under. What it already has, done or on its way, is not made again; what ended otherwise is.
+            cells: its places, each the number of one of `new` and what it is called on each axis; None: one for each.
+        """
+        with self._database.transaction() as connection:
+            ids = self._accepted(connection, new, batch)
+            keep_batch(connection, batch, [(ids[at], axes) for at, axes in cells or [(at, {}) for at in range(len(ids))]])
+        return ids
+
+    def _accepted(self, connection: sqlite3.Connection, new: Sequence[NewJob], batch: NewBatch | None) -> list[str]:
+        """Write new jobs; the ids of these, or of those that stand for them."""
+        ids: list[str] = []
+        revision = next_revision(connection)
+        for job in new:
+            digest = self.hash_of(job.request)
+            before, is_kept = kept_in_group(connection, batch.group_id, digest) if batch is not None else (None, False)
+            if is_kept and before is not None:
+                ids.append(before)
+                continue
+            known = self._known(connection, job, digest)
+            if known is None:
+                self.people.admit(connection, job.person)
+            ids.append(known or _insert_job(connection, replace(job, retry_of=job.retry_of or before), revision, digest))
+        return ids
 
     def _known(self, connection: sqlite3.Connection, job: NewJob, digest: str) -> str | None:
         return self.keyed(job.person, job.key) if job.key else _reusable(connection, job, digest)
@@ -128,10 +139,10 @@ class Ledger(Chronicle):
         values = _columns(facts)
         with self._database.transaction() as connection:
             _check_epoch(connection, attempt.server_url, epoch)
-            now = _status_of(connection, attempt)
+            now = _still_open(connection, attempt)
             if now is None:
                 return False
-            if status is not None and may_move(now, status):
+            if status is not None and may_move(now["status"], status):
                 values["status"] = status
                 update_job(connection, attempt.job_id, status=status)
             elif values:
@@ -147,7 +158,8 @@ class Ledger(Chronicle):
         """
         with self._database.transaction() as connection:
             _check_epoch(connection, attempt.server_url, epoch)
-            if _status_of(connection, attempt) is None:
+            now = _still_open(connection, attempt)
+            if now is None:
                 return False
             timings = json.dumps(rows.facts_of(outcome.timings)) if outcome.timings else None
             facts = _columns(learned) | {
@@ -161,10 +173,9 @@ class Ledger(Chronicle):
             _insert_etas(connection, attempt, outcome.etas)
             if outcome.status == JobStatus.DONE and facts["run_s"] is not None:
                 connection.execute(LONGEST, (attempt.server_url, attempt.job_id, facts["run_s"]))
-            job = connection.execute("SELECT warnings, cancel_asked FROM jobs WHERE id = ?", (attempt.job_id,)).fetchone()
-            known = json.loads(job["warnings"])
+            known = json.loads(now["warnings"])
             warnings = json.dumps(known + [text for text in outcome.warnings if text not in known])
-            if outcome.again and not job["cancel_asked"]:
+            if outcome.again and not now["cancel_asked"]:
                 update_job(connection, attempt.job_id, status=JobStatus.QUEUED, warnings=warnings)
             else:
                 status = JobStatus.CANCELLED if outcome.again else outcome.status
@@ -349,11 +360,12 @@ def _check_epoch(connection: sqlite3.Connection, url: str, epoch: int) -> None:
         raise StaleEpoch(f"Another feeder has taken {url}.")
 
 
-def _status_of(connection: sqlite3.Connection, attempt: Attempt) -> str | None:
-    """The status of an attempt that is still the latest of its job and open; None otherwise."""
-    query = """SELECT attempts.status FROM attempts JOIN jobs ON jobs.id = job_id AND jobs.attempt = number WHERE job_id = ? AND number = ?"""
-    found = connection.execute(query, (attempt.job_id, attempt.number)).fetchone()
-    return str(found[0]) if found and found[0] not in FINAL else None
+def _still_open(connection: sqlite3.Connection, attempt: Attempt) -> sqlite3.Row | None:
+    """The status of an attempt that is still the latest of its job and open, with what its job knows; None otherwise."""
+    query = """SELECT attempts.status, warnings, cancel_asked FROM attempts JOIN jobs ON jobs.id = job_id AND jobs.attempt = number
+        WHERE job_id = ? AND number = ?"""
+    found: sqlite3.Row | None = connection.execute(query, (attempt.job_id, attempt.number)).fetchone()
+    return found if found is not None and found["status"] not in FINAL else None
 
 
 def _first_line(text: str | None) -> str | None:

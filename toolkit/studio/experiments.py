@@ -11,6 +11,7 @@ import itertools
 import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from rapidfuzz import process as fuzzy
 
 from toolkit.errors import RequestInvalid
 from toolkit.exported import Workflow
-from toolkit.jobs import Job, Priority
+from toolkit.jobs import Priority
 from toolkit.ledger import BatchFacts, Ledger, NewBatch, NewJob
 from toolkit.requests import ImageRef, ImageRequest, Lora, Request, VideoRequest, WorkflowRequest
 from toolkit.settings import ServerAddress
@@ -78,7 +79,7 @@ class Experiments:
     _ledger: Ledger
     _defaults: Mapping[str, Any]
     _new: Callable[[Request, Sequence[ServerAddress]], tuple[NewJob, Mapping[str, Any]]]
-    _accepted: Callable[..., list[Job]]
+    _accepting: Callable[..., AbstractContextManager[None]]
     _usable: Callable[[], Sequence[ServerAddress]]
 
     def variations(
@@ -159,7 +160,8 @@ class Experiments:
                 known[key] = len(new)
                 new.append(replace(job, priority=priority, group_id=group, group_name=batch.name, reuse=reuse))
             places.append((known[key], axes))
-        self._accepted(new, batch=batch, cells=places)
+        with self._accepting(new):
+            self._ledger.accept_batch(new, batch, places)
         return Batch(self, group, batch.name)  # type: ignore[arg-type]
 
 

@@ -6,10 +6,11 @@ so that a request is refused before anything is sent. Everything here returns at
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from os import PathLike
@@ -200,12 +201,17 @@ class Studio(Asking, Experiments, Keeping):
         self._ledger.require_room()
         return self._servers.usable()
 
-    def _accepted(self, new: Sequence[NewJob], **batch: Any) -> list[Job]:
+    def _accepted(self, new: Sequence[NewJob]) -> list[Job]:
+        with self._accepting(new):
+            return self._ledger.accept(*new)
+
+    @contextlib.contextmanager
+    def _accepting(self, new: Sequence[NewJob]) -> Iterator[None]:
+        """A block that writes new jobs into the ledger, and sees to their feeders then."""
         reached("request parsed")
-        jobs = self._ledger.accept(*new, **batch)
+        yield
         reached("row committed")
         self._feed({url for job in new for url in job.servers})
-        return jobs
 
     def _new(self, request: Request, usable: Sequence[ServerAddress], guest: Person | None = None) -> tuple[NewJob, Mapping[str, Any]]:
         """A request on its way into the ledger, and the graph it becomes, where that is known before a server was asked."""

@@ -24,6 +24,7 @@ from toolkit.studio.standing import waiting_progress
 log = logging.getLogger(__name__)
 
 FAST_S, SLOW_S = 0.003, 0.05
+MANY, MANY_S = 16, 0.02  # where so many are open, nobody waits for one after the other, and the processor is better used by what makes them
 NEXT_S, NEXT_FROM_S, NEXT_TO_S = 0.001, 0.005, 0.1  # the pause, so long after a change: a job alone takes some ten milliseconds, those of a batch end sooner
 PLACES_EVERY_S = 0.1  # each end in a fast sweep moves everybody who waits
 PLACES_SHARE = 20  # a line of thousands takes 30 ms: one part in twenty of this thread's time at most
@@ -122,8 +123,7 @@ class Watcher:
         shown = 0
         checked = placed = pause = changed = 0.0
         while not self._stop.is_set():
-            is_near = NEXT_FROM_S < time.monotonic() - changed < NEXT_TO_S
-            self._asked.wait(NEXT_S if is_near else FAST_S if self._callbacks or self._everything else SLOW_S)
+            self._asked.wait(self._pause_s(time.monotonic() - changed))
             self._asked.clear()
             try:
                 now = self._ledger.data_version()
@@ -148,6 +148,14 @@ class Watcher:
             except Exception:  # a dead watcher would leave every `wait()` waiting
                 log.exception("watching %s", self._ledger.home)
                 self._stop.wait(1.0)
+
+    def _pause_s(self, quiet_s: float) -> float:
+        """Until the next look, so long after a change."""
+        if not self._callbacks and not self._everything:
+            return SLOW_S
+        if len(self._open) > MANY:
+            return MANY_S
+        return NEXT_S if NEXT_FROM_S < quiet_s < NEXT_TO_S else FAST_S
 
     def _tell_jobs(self) -> None:
         self._revision, jobs = self._ledger.changed_since(self._revision, self._is_followed)
