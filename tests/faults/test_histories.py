@@ -32,6 +32,7 @@ from toolkit.jobs import FINAL
 from toolkit.ledger import Ledger, NewJob
 from toolkit.requests import Request
 
+pytestmark = pytest.mark.no_cover  # a thousand histories go through the same lines: to count them takes as long again
 HISTORIES = int(os.environ.get("TOOLKIT_HISTORIES", "1000"))
 SHARDS = 4  # so that several workers share them
 RULES = 20
