@@ -42,9 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True, trylast=True)  # within pytest-cov's own
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Run tests marked `no_cover` without counting: under xdist pytest-cov 7.1 goes on, since its workers begin twice."""
+    if item.get_closest_marker("no_cover") is None:
+        return (yield)
     tracer = sys.gettrace()
-    if item.get_closest_marker("no_cover"):
-        sys.settrace(None)
+    sys.settrace(None)
     try:
         return (yield)
     finally:

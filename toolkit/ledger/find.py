@@ -48,8 +48,6 @@ class Finder:
         Raises:
             JobUnknown: no job, or several, which it lists.
         """
-        if person is None and (whole := self._database.rows("SELECT revision FROM jobs WHERE id = ?", job_id)):  # as a rule
-            return self._job_at(job_id, whole[0]["revision"]) or self.job(job_id)
         whose, values = (f" AND {OF_PERSON}", [person]) if person is not None else ("", [])
         found = self._database.rows(JOB_IDS % whose, job_id, job_id + "\U0010ffff", *values)
         matches = [row["id"] for row in found if row["id"] == job_id] or [row["id"] for row in found]

@@ -10,8 +10,7 @@ import hashlib
 import itertools
 import json
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +21,7 @@ from toolkit.exported import Workflow
 from toolkit.jobs import Priority
 from toolkit.ledger import BatchFacts, Ledger, NewBatch, NewJob
 from toolkit.requests import ImageRef, ImageRequest, Lora, Request, VideoRequest, WorkflowRequest
-from toolkit.settings import ServerAddress
+from toolkit.studio.accepting import Accepting
 from toolkit.studio.batches import Batch
 from toolkit.studio.handles import JobHandle, OutputHandle
 from toolkit.studio.orders import Orders
@@ -72,15 +71,10 @@ class Experiment:
         return [dict(zip(self.axes, cell, strict=True)) for cell in cells]
 
 
-class Experiments:
+class Experiments(Accepting):
     """The half of a Studio that asks for many jobs at once."""
 
-    _orders: Orders
-    _ledger: Ledger
     _defaults: Mapping[str, Any]
-    _new: Callable[[Request, Sequence[ServerAddress]], tuple[NewJob, Mapping[str, Any]]]
-    _accepting: Callable[..., AbstractContextManager[None]]
-    _usable: Callable[[], Sequence[ServerAddress]]
 
     def variations(
         self, of: str | Request | Workflow | OutputHandle | JobHandle, count: int = 20, *, name: str | None = None, priority: Priority = "background",

@@ -6,34 +6,29 @@ so that a request is refused before anything is sent. Everything here returns at
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from toolkit.crashpoints import reached
 from toolkit.errors import RequestInvalid, ToolkitError
 from toolkit.exported import Workflow
 from toolkit.forecast import Forecaster
-from toolkit.guests import as_ruled
 from toolkit.inputs import InputStore, WildcardFolder
 from toolkit.jobs import Job, Origin, Priority
 from toolkit.ledger import Key, Ledger, LiveBoard, NewJob
-from toolkit.ledger.people import Person
 from toolkit.outputs import OutputStore
-from toolkit.pipelines import build
-from toolkit.pipelines.built import Built
 from toolkit.pipelines.choosing import missing
 from toolkit.pipelines.families import ModelFile
 from toolkit.progress import Progress
 from toolkit.requests import ImageRef, ImageRequest, Request, VideoRequest, WorkflowRequest
 from toolkit.settings import ServerAddress, Settings
+from toolkit.studio.accepting import cost_of
 from toolkit.studio.asking import Asking
 from toolkit.studio.batches import Batch
 from toolkit.studio.experiments import Experiments
@@ -44,7 +39,6 @@ from toolkit.studio.plan import Plan, rehearse
 from toolkit.studio.servers import Servers, ServerStatus
 from toolkit.studio.standing import Queue, Standing
 from toolkit.studio.watcher import Watcher
-from toolkit.times import Cost
 
 if TYPE_CHECKING:
     from toolkit.stats import Stats
@@ -181,66 +175,6 @@ class Studio(Asking, Experiments, Keeping):
         (job,) = self._accept([request], priority=priority, reuse=reuse, origin=origin, person=person, key=key)
         return JobHandle(self, job.id)
 
-    def _accept(
-        self, requests: Iterable[Request], *, priority: Priority = "normal", reuse: bool | None = None, origin: Origin = "notebook", person: str = "owner",
-        group: tuple[str | None, str | None] = (None, None), key: Key | None = None,
-    ) -> list[Job]:  # fmt: skip
-        usable = self._usable()
-        about: dict[str, Any] = {"priority": priority, "origin": origin, "person": person, "reuse": reuse, "key": key}
-        about |= {"group_id": group[0], "group_name": group[1]}
-        guest = self._ledger.people.guest(person)
-        return self._accepted([replace(self._new(request, usable, guest)[0], **about) for request in requests])
-
-    def _usable(self) -> Sequence[ServerAddress]:
-        """The servers that new work may go to.
-
-        Raises:
-            RequestInvalid: the studio is closed. HomeUnusable: the disk is full. ServerUnreachable: no named server answers.
-        """
-        self._watcher.require_open()
-        self._ledger.require_room()
-        return self._servers.usable()
-
-    def _accepted(self, new: Sequence[NewJob]) -> list[Job]:
-        with self._accepting(new):
-            return self._ledger.accept(*new)
-
-    @contextlib.contextmanager
-    def _accepting(self, new: Sequence[NewJob]) -> Iterator[None]:
-        """A block that writes new jobs into the ledger, and sees to their feeders then."""
-        reached("request parsed")
-        yield
-        reached("row committed")
-        self._feed({url for job in new for url in job.servers})
-
-    def _new(self, request: Request, usable: Sequence[ServerAddress], guest: Person | None = None) -> tuple[NewJob, Mapping[str, Any]]:
-        """A request on its way into the ledger, and the graph it becomes, where that is known before a server was asked."""
-        request = self._orders.with_sizes(request)
-        if guest is not None:
-            self._servers.catalogs()  # a size cannot be judged, nor a word left out, before a server was looked at
-            request = as_ruled(request, guest.quota, self._ledger.people.rules(), lambda reading: self._able(reading, usable)[1].recipe)
-        able, first = self._able(request, usable)
-        return NewJob(request, able, warnings=first.warnings, **_cost_of(first.graph)), first.graph
-
-    def _able(self, request: Request, usable: Sequence[ServerAddress]) -> tuple[Sequence[str], Built]:
-        """The servers that can run a request, and what it becomes on the first of them."""
-        able, failures, first = [], list[ToolkitError](), Built({}, dict)
-        for address in usable:
-            catalog = self._servers.catalog(address)
-            try:
-                built = build(request, catalog, wildcards=self._wildcards) if catalog is not None else first
-                first = first if first.graph else built
-                able.append(address.url)
-            except ToolkitError as error:
-                failures.append(error)
-        if not able:
-            raise failures[0]
-        return able, first
-
-    def _feed(self, urls: Iterable[str]) -> None:
-        wanted = set(urls)
-        self._watcher.feed([address for address in self._servers.addresses if address.url in wanted])
-
     def _feed_open(self, jobs: Iterable[Job]) -> None:
         """See to jobs that may be awaited and that an earlier kernel may have left without a feeder; those held in a copied home go on waiting."""
         held_to = self._ledger.held_to()
@@ -252,7 +186,7 @@ class Studio(Asking, Experiments, Keeping):
         if not job.servers:  # nobody knows which server made an imported file
             return self.submit(job.request, reuse=False, origin=origin, key=key)
         guest = self._ledger.people.guest(job.person)
-        cost = _cost_of(self._ledger.graph(job.id))
+        cost = cost_of(self._ledger.graph(job.id))
         new = NewJob(job.request, job.servers, **cost) if guest is None else self._new(job.request, self._usable(), guest)[0]
         about: dict[str, Any] = {"priority": job.priority, "person": job.person or "owner", "group_id": job.group_id, "group_name": job.group_name}
         (again,) = self._ledger.accept(replace(new, **about, origin=origin, retry_of=job.id, key=key))
@@ -395,8 +329,3 @@ class Studio(Asking, Experiments, Keeping):
         said = f"{shown}. {waiting} in line, {counts.get('done', 0)} done, home {os.fspath(self.home)}"
         held = self._held()
         return f"{said}. {held}" if held else said
-
-
-def _cost_of(graph: Mapping[str, Any]) -> dict[str, Any]:
-    """What ordering needs of a graph; nothing where no catalog was known to build it with."""
-    return Cost.of(graph)._asdict() if graph else {}
