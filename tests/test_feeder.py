@@ -429,7 +429,8 @@ async def test_a_fault_of_ours_costs_its_job_and_not_the_feeder(tmp_path: Path, 
     monkeypatch.setattr(Run, "way", stumble)
     feeder = Feeder(tmp_path, ServerAddress("engine"), {}, 1.0)
     feeder.epoch = feeder.ledger.take_server("engine")
-    feeder.desk = Desk(feeder.ledger, feeder.board, feeder.store, feeder.inputs, feeder.link, feeder.epoch, feeder._clerk, feeder.forecaster, feeder._has_more)
+    shared = (feeder.link, feeder.epoch, feeder._clerk, feeder.forecaster, feeder._has_more, feeder._would_overtake)
+    feeder.desk = Desk(feeder.ledger, feeder.board, feeder.store, feeder.inputs, *shared)
     (job,) = feeder.ledger.accept(NewJob(ImageRequest(prompt="a girl", seed=1), ["engine"]))
     attempt = feeder.ledger.sending(Claim(job.id, "engine", feeder.epoch, {}))
     assert attempt is not None

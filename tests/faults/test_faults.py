@@ -350,6 +350,28 @@ def test_a_restart_with_a_line_of_twelve_loses_none_doubles_none_and_keeps_its_o
         assert finished_in_order(slow_layer, home) == [job.id for job in jobs]
 
 
+@pytest.mark.parametrize("away_s", [0.0, 3.0])
+def test_one_whose_post_never_arrived_lets_those_pass_that_the_restart_lost(slow_layer: Layer, home: Path, away_s: float) -> None:
+    """F19, in the instant between: a proxy refuses the third while the server behind it restarts, and the second was lost."""
+    posts, back_at = 0, 0.0
+
+    async def restart(request: web.Request) -> web.StreamResponse | None:
+        nonlocal posts, back_at
+        posts += (request.method, request.path) == ("POST", "/api/prompt")
+        if posts == 3 and not back_at:
+            back_at = time.monotonic() + away_s
+            await slow_layer._restart()
+            return web.Response(status=429)
+        return web.Response(status=429) if time.monotonic() < back_at else None
+
+    slow_layer.on_request = restart
+    with Studio(slow_layer.url, home=home) as studio:
+        jobs = [studio.image("a girl", seed=seed, width=64, height=64, steps=4) for seed in range(5)]
+        ends_done(slow_layer, home, *jobs)
+        assert [job.job.attempt for job in jobs] == [1, 2, 1, 1, 1]
+        assert finished_in_order(slow_layer, home) == [job.id for job in jobs]
+
+
 def finished_in_order(layer: Layer, home: Path) -> list[str]:
     """The job ids in the order in which the engine finished a prompt of theirs."""
     ledger = Ledger(home)

@@ -49,6 +49,7 @@ class Desk:
     clerk: Clerk
     forecaster: Forecaster
     has_more: Callable[[], bool]  # jobs wait for this server: the next claim is near
+    would_overtake: Callable[[Job], bool]  # one that was sent before it and may be lost
     wake: asyncio.Event = field(default_factory=asyncio.Event)  # set when a prompt has left the server: its place is free
     full: asyncio.Event = field(default_factory=asyncio.Event)  # our disk: nothing is sent while files wait for room
 

@@ -84,7 +84,8 @@ class Feeder:
         """Feed until idle; ends early, saying so in the log, when another feeder has taken the server."""
         self.epoch: int = await self._database(lambda: self.ledger.take_server(self.address.url))
         log.info("feeding %s from %s, epoch %d", self.address.url, self.home, self.epoch)
-        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, self.link, self.epoch, self._clerk, self.forecaster, self._has_more, self._wake)
+        shared = (self.link, self.epoch, self._clerk, self.forecaster, self._has_more, self._would_overtake, self._wake)
+        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, *shared)
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self.link.keep_listening())]
         try:
             await self._resume()
@@ -167,13 +168,19 @@ class Feeder:
         """Whether jobs wait for this server: the next claim is near."""
         return any(job.status == QUEUED and job.id not in self.runs and self.address.url in job.servers for job in self._jobs)
 
+    def _would_overtake(self, job: Job) -> bool:
+        """Whether a job that was sent before this one may be lost, or is and has not been sent again."""
+        others = [run for run in self.runs.values() if run.job.id != job.id]
+        lost = (other for other in self._open_jobs() if other.attempt and other.seq < job.seq and other.status == QUEUED and self.address.url in other.servers)
+        return any(run.may_be_lost or run.is_posting for run in others) or any(lost)
+
     async def _fill(self, jobs: list[OpenJob]) -> None:
         """Send as many waiting jobs as there are slots, once the server is known and unless its owner keeps it."""
         if self._pause is not None:
             return await self._give_back(self._pause)
-        while self._slots() > 0 and not any(run.is_missing for run in self.runs.values()):  # nobody overtakes what a server that restarted has lost
+        while self._slots() > 0 and not any(run.may_be_lost for run in self.runs.values()):  # nobody overtakes what a server that restarted has lost
             job = next_job(jobs, self.address.url, functools.partial(self._lines, jobs), time.time())
-            if job is None or not self._ready():
+            if job is None or not self._ready() or any(run.never_arrived and run.job.seq < job.seq for run in self.runs.values()):
                 return
             await self._start(job)
             if self._slots() > 0:

@@ -34,6 +34,9 @@ class Listener(Protocol):
     def hear(self, event: Event, at: float) -> None:
         """Take one event; must not block."""
 
+    def nudge(self) -> None:
+        """Look for yourself: the socket tells no more."""
+
 
 class Link:
     """One server as seen by its feeder."""
@@ -50,6 +53,7 @@ class Link:
         self.reachable = False
         self.trouble: str | None = None
         self.last_down_at: float | None = None
+        self.lost_sight_at = 0.0  # of the server, which may have restarted since then: `time.monotonic()`
         self.instance: str | None = None
         self.witness: str | None = None  # a prompt that its history has, one of the newest: gone from there, the server has restarted
         self._told: str | None = None
@@ -93,6 +97,7 @@ class Link:
         if self.reachable or self.trouble is None:
             log.warning("%s", error)
         self.reachable, self.trouble = False, error.message
+        self.lost_sight_at = time.monotonic()
         if isinstance(error, ServerUnreachable) and error.not_sent:
             self.last_down_at = time.monotonic()
 
@@ -118,10 +123,17 @@ class Link:
                 self.socket_tried.set()
                 was_open = self.is_open.is_set()
                 self.is_open.clear()
+                if was_open:
+                    self._lose_sight()
             if was_open and not certain:
                 self.client_id = uuid.uuid4().hex
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))
             pause = min(pause * 2, RETRY_TO_S)
+
+    def _lose_sight(self) -> None:
+        self.lost_sight_at = time.monotonic()
+        for listener in self.listeners.values():
+            listener.nudge()
 
     async def history_soon(self, prompt_id: str) -> Whereabouts:
         """Where a prompt is after its final event: in the history at once, or within milliseconds; bounded, since it may never come."""

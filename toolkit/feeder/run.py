@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 QUIET_S = 2.0  # with events flowing nobody polls; after this much silence we ask
 POLL_S = 0.5  # without a socket
 GATES = frozenset({301, 302, 303, 307, 308, 401, 403, 407, 429, 502, 503, 504})  # a proxy before the server says no: of the graph it says nothing
+LET_PASS = 20  # times at most, POLL_S apart, that one which never arrived waits for others that may have to be sent again before it
 ATTEMPTS_LIMIT = 2  # a lost job is sent once more; a server that loses it twice needs a person
 
 
@@ -62,6 +63,8 @@ class Run:
         self._stop: JobStatus | None = None
         self._account = Account(desk, attempt)
         self._absences, self._absent_since = 0, 0.0
+        self._let_pass = 0
+        self._seen_at = -1.0  # when it was last known to be on the server: `time.monotonic()`
         self._sent_at = time.monotonic() - ((attempt.sent.until(Instant.now()) or 0.0) if attempt.sent else 0.0)
         self._dropped = tuple(attempt.dropped)
 
@@ -123,7 +126,7 @@ class Run:
             reached("answer read")
             self.desk.link.up()
             self.desk.link.number = accepted.number
-            self._acknowledged, self._number = True, accepted.number
+            self._acknowledged, self._number, self._seen_at = True, accepted.number, time.monotonic()
             if accepted.refused is not None:
                 words = refusal_words(accepted.refused, self.graph, await self.desk.catalog())
                 self._dropped = tuple(self.desk.discreet([str(fault) for fault in words]))
@@ -137,6 +140,7 @@ class Run:
     def hear(self, event: Event, at: float) -> None:
         """Take an event of this prompt from the socket."""
         self.watched.take(event, at)
+        self._seen_at = at
         if isinstance(event, Preview):
             self.live.preview(event)
         elif isinstance(event, ExecutionStart):
@@ -148,12 +152,17 @@ class Run:
             self._hint.set()
 
     @property
-    def is_missing(self) -> bool:
-        """Whether the server had no trace of it when last asked: it may be lost, and first in the line again."""
-        return self._absences > 0
+    def may_be_lost(self) -> bool:
+        """Whether it would be first in the line again if the server has restarted: not seen there since we lost sight of it, or absent when we asked."""
+        return self._absences > 0 or (self._seen_at < self.desk.link.lost_sight_at and self.on_server.is_set() and not (self._not_sent or self.is_posting))
+
+    @property
+    def never_arrived(self) -> bool:
+        """Whether it is to be POSTed again, since the server certainly has not got it."""
+        return self._not_sent
 
     def nudge(self) -> None:
-        """Look again now: a cancel was asked, or the server came back."""
+        """Look again now: a cancel was asked, or the socket was lost."""
         self._hint.set()
 
     async def _follow(self) -> HistoryEntry | Outcome:
@@ -252,7 +261,7 @@ class Run:
         await self.desk.link.drop_superseded()
         forgot = where.is_absent and self._acknowledged and await self._server_forgot()
         self.desk.link.up()
-        self._absences = self._absences + 1 if where.is_absent else 0
+        self._absences, self._seen_at = (self._absences + 1, self._seen_at) if where.is_absent else (0, time.monotonic())
         self._absent_since = (self._absent_since or time.monotonic()) if where.is_absent else 0.0
         absent_for_s = time.monotonic() - self._absent_since if where.is_absent else 0.0
         return Evidence(self._acknowledged, where, self._absences, absent_for_s, forgot, False, stopping, deleted)
@@ -275,7 +284,11 @@ class Run:
                 await asyncio.sleep(POLL_S)
                 with contextlib.suppress(ServerError):  # the engine may have to be started, and be elsewhere then
                     await self.desk.link.connect()
-                await self._submit()
+                if self._let_pass < LET_PASS and self.desk.would_overtake(self.job):
+                    self._let_pass += self.desk.link.reachable  # while it is away nobody can be sent
+                else:
+                    await self._submit()
+                    self.desk.wake.set()
             case Fate.RUNNING:
                 self._acknowledged, self._refusal = True, None
                 self._deleted = False  # ComfyUI forgets an interrupt that comes just before a prompt starts: ask again
