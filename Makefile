@@ -8,6 +8,7 @@ BIN = .venv/bin
 WORKERS = -n 4 --dist worksteal   # tests wait more than they compute
 PROMISES = toolkit/jobs.py,toolkit/ledger/*,toolkit/protocol/*,toolkit/reconcile.py   # what nothing lost and nothing doubled rests on
 STAMP = .venv/.installed
+unexport PYTHONDONTWRITEBYTECODE   # as images of containers set it: hundreds of processes would each compile the toolkit again
 
 .PHONY: run test again soak lab notebooks bench check browser clean
 
