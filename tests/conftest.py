@@ -92,6 +92,8 @@ def end_children(home: Path) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Every test runs on the engine and in a home of the run, never in the user's."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as with `nohup make test &`: every program started here would ignore Ctrl-C, too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
     os.environ["TOOLKIT_HOME"] = str(tmp_path_factory.mktemp("default-home"))
