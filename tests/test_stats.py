@@ -1053,6 +1053,7 @@ def test_importing_the_toolkit_loads_no_duckdb() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.no_cover
 def test_many_jobs_are_published_and_asked(ledger: Ledger, stats: Stats, capsys: pytest.CaptureFixture[str]) -> None:
     ledger.accept(*(NewJob(ImageRequest(prompt=f"fox {n}", seed=n), servers=[ENGINE], reuse=False) for n in range(20_000)))
     seconds = [time.perf_counter()]

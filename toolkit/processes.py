@@ -25,7 +25,8 @@ from toolkit.errors import HomeUnusable, ServerUnreachable
 from toolkit.settings import ENGINE, ServerAddress
 
 ENGINE_START_S = 20.0  # a cold import of the engine takes 1 to 3 s on a busy machine
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # NumPy starts one for each core, a sixth of what it takes the engine to start; it multiplies no matrices
+LEAN = {"OPENBLAS_NUM_THREADS": "1", "SSL_CERT_FILE": os.devnull}
+"""The engine multiplies no matrices and calls nobody: NumPy's threads and the system's certificates would be a quarter of its start."""
 SERVER_VARIABLE = "TOOLKIT_FEEDER_SERVER"
 
 _children: list[subprocess.Popen[bytes]] = []
@@ -98,7 +99,7 @@ def ensure_engine(home: Path, timeout_s: float = ENGINE_START_S) -> str:
         if url is not None:
             return url
         if child is None or child.poll() is not None:
-            child = _spawn(home, ["toolkit.engine", "--home", str(home)], "engine", {**ONE_THREAD, **os.environ})
+            child = _spawn(home, ["toolkit.engine", "--home", str(home)], "engine", {**LEAN, **os.environ})
         time.sleep(0.03)
     raise ServerUnreachable("The built-in engine did not start.", server_url=ENGINE, not_sent=True, hint=f"Its log is {home / 'logs' / 'engine.log'}.")
 
