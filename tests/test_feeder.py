@@ -23,7 +23,6 @@ from toolkit import ImageRequest, JobHandle, Studio
 from toolkit.engine.execution import Options
 from toolkit.errors import JobCancelled, JobFailed, JobTimeout, ModelUnknown, ServerUnreachable
 from toolkit.feeder.clerk import UNHURRIED_S, Clerk
-from toolkit.feeder.collect import Desk
 from toolkit.feeder.feeder import Feeder
 from toolkit.feeder.run import Run
 from toolkit.jobs import Job
@@ -429,8 +428,7 @@ async def test_a_fault_of_ours_costs_its_job_and_not_the_feeder(tmp_path: Path, 
     monkeypatch.setattr(Run, "way", stumble)
     feeder = Feeder(tmp_path, ServerAddress("engine"), {}, 1.0)
     feeder.epoch = feeder.ledger.take_server("engine")
-    shared = (feeder.link, feeder.epoch, feeder._clerk, feeder.forecaster, feeder._has_more, feeder._would_overtake)
-    feeder.desk = Desk(feeder.ledger, feeder.board, feeder.store, feeder.inputs, *shared)
+    feeder.desk = feeder._new_desk()
     (job,) = feeder.ledger.accept(NewJob(ImageRequest(prompt="a girl", seed=1), ["engine"]))
     attempt = feeder.ledger.sending(Claim(job.id, "engine", feeder.epoch, {}))
     assert attempt is not None

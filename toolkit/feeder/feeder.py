@@ -22,6 +22,7 @@ from toolkit.errors import HomeUnusable, ServerError, ToolkitError
 from toolkit.feeder.clerk import Clerk
 from toolkit.feeder.collect import Desk, reason_of, server_folder
 from toolkit.feeder.link import Link
+from toolkit.feeder.rehearsal import Rehearsal
 from toolkit.feeder.run import Run
 from toolkit.forecast import Forecaster
 from toolkit.graph import NodeCatalog
@@ -34,15 +35,12 @@ from toolkit.pipelines import build
 from toolkit.pipelines.loras import refuse_foreign
 from toolkit.requests import pictures_of
 from toolkit.settings import ServerAddress
-from toolkit.times import Cost
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 2  # hides the 2 to 5 ms between jobs; more gives nothing and loses more when the server dies
 BEAT_S = 1.0
-RECIPES_AT_ONCE = 50  # a fifth of a second
 RECIPES_TOLD = 300  # and jobs predicted, of those who wait; the others' times are unknown to the faces until they come nearer
-RECIPES_A_BEAT = 10  # that are built to say what they will take; one costs a millisecond or two
 LOOK_EVERY_S = 0.003  # at the ledger's version: one percent of a core
 LOOK_SOON_S = 0.001  # the same for a moment after something was done here: who asks for one job after another waits for each look
 SOON_S = 2.0
@@ -68,6 +66,7 @@ class Feeder:
         self._line = self.ledger.line()
         self._clerk = Clerk(self.ledger.together)
         self._database = self._clerk.ask
+        self.rehearsal = Rehearsal(self.ledger, address.url, self.forecaster, self.wildcards, self._clerk)
         self._catalog: NodeCatalog | None = None
         self._facts: Mapping[str, Any] = {}
         self._jobs: list[OpenJob] = []
@@ -84,8 +83,7 @@ class Feeder:
         """Feed until idle; ends early, saying so in the log, when another feeder has taken the server."""
         self.epoch: int = await self._database(lambda: self.ledger.take_server(self.address.url))
         log.info("feeding %s from %s, epoch %d", self.address.url, self.home, self.epoch)
-        shared = (self.link, self.epoch, self._clerk, self.forecaster, self._has_more, self._would_overtake, self._wake)
-        self.desk = Desk(self.ledger, self.board, self.store, self.inputs, *shared)
+        self.desk = self._new_desk()
         helpers = [asyncio.create_task(self._beat()), asyncio.create_task(self.link.keep_listening())]
         try:
             await self._resume()
@@ -105,6 +103,10 @@ class Feeder:
             self.board.close()
             log.info("done")
 
+    def _new_desk(self) -> Desk:
+        shared = (self.link, self.epoch, self._clerk, self.forecaster, self._has_more, self._would_overtake, self._wake)
+        return Desk(self.ledger, self.board, self.store, self.inputs, *shared)
+
     # ---- the line -----------------------------------------------------------------------------------------------------
 
     async def _feed(self) -> None:
@@ -123,7 +125,7 @@ class Feeder:
                 sent = [job for job in jobs if job.status in IN_FLIGHT]  # few, where thousands may wait
                 if any(job.server_url == self.address.url and job.id not in self.runs for job in sent):
                     await self._take_over()  # those of a copied home, once a person has released them
-                if await self._describe(jobs):
+                if self._catalog is not None and await self.rehearsal.describe(jobs, self._catalog):
                     jobs = self._jobs = self._open_jobs()
                 self._pass_cancels(sent)
                 await self._fill(jobs)
@@ -180,7 +182,7 @@ class Feeder:
             return await self._give_back(self._pause)
         while self._slots() > 0 and not any(run.may_be_lost for run in self.runs.values()):  # nobody overtakes what a server that restarted has lost
             job = next_job(jobs, self.address.url, functools.partial(self._lines, jobs), time.time())
-            if job is None or not self._ready() or any(run.never_arrived and run.job.seq < job.seq for run in self.runs.values()):
+            if job is None or not self._ready() or any(run.not_sent and run.job.seq < job.seq for run in self.runs.values()):
                 return
             await self._start(job)
             if self._slots() > 0:
@@ -347,7 +349,8 @@ class Feeder:
         """Once a second: who feeds, how the server is, and what its jobs will take."""
         while True:
             jobs = [job for job in self._jobs if job.status != JobStatus.QUEUED or self.address.url in job.servers]
-            await self._look_ahead(jobs)
+            if self._catalog is not None:
+                await self.rehearsal.look_ahead(jobs, self._catalog)
             keys = itertools.islice(dict.fromkeys(job.recipe_key for job in jobs if job.status == JobStatus.QUEUED), RECIPES_TOLD)
             usable = self._pause is None and self.link.trouble is None
             first = _first_waiting(jobs)
@@ -361,33 +364,6 @@ class Feeder:
             with contextlib.suppress(ToolkitError):
                 await self._clerk.write(lambda beat=beat: self.board.beat(beat))  # type: ignore[misc]
             await asyncio.sleep(BEAT_S)
-
-    async def _look_ahead(self, jobs: Sequence[OpenJob]) -> None:
-        """Build a job of each recipe that was never run here, to say what it will take."""
-        firsts = {
-            job.recipe_key: job for job in reversed(jobs) if job.recipe_key and job.status == JobStatus.QUEUED and not self.forecaster.knows(job.recipe_key)
-        }
-        for key, waiting in list(firsts.items())[-RECIPES_A_BEAT:] if self._catalog is not None else ():
-            with contextlib.suppress(ToolkitError):  # what is wrong with it is said when its turn comes
-                self.forecaster.remember(key, await self._database(lambda waiting=waiting: self._graph_of(waiting)))  # type: ignore[misc]
-
-    async def _describe(self, jobs: Sequence[OpenJob]) -> bool:
-        """Say of jobs that were accepted before any catalog was known what they cost; whether there were any."""
-        unsaid = [job for job in jobs if not job.recipe_key and job.status == JobStatus.QUEUED and self.address.url in job.servers][:RECIPES_AT_ONCE]
-        if self._catalog is None or not unsaid:
-            return False
-        await self._database(lambda: self.ledger.describe({job.id: self._cost_of(job) for job in unsaid}))
-        return True
-
-    def _cost_of(self, waiting: OpenJob) -> Cost:
-        try:
-            return Cost.of(self._graph_of(waiting))
-        except ToolkitError:  # what is wrong with it is said when its turn comes
-            return Cost("none", ())
-
-    def _graph_of(self, waiting: OpenJob) -> Mapping[str, Any]:
-        assert self._catalog is not None
-        return build(self.ledger.job(waiting.id).request, self._catalog, "toolkit/plan", self.wildcards).graph
 
 
 def _first_waiting(jobs: Sequence[OpenJob]) -> int | None:

@@ -123,10 +123,10 @@ class Link:
                 self.socket_tried.set()
                 was_open = self.is_open.is_set()
                 self.is_open.clear()
-                if was_open:
-                    self._lose_sight()
-            if was_open and not certain:
-                self.client_id = uuid.uuid4().hex
+            if was_open:
+                self._lose_sight()
+                if not certain:
+                    self.client_id = uuid.uuid4().hex
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))
             pause = min(pause * 2, RETRY_TO_S)
 

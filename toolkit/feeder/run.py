@@ -18,13 +18,14 @@ from typing import Any
 from toolkit.crashpoints import reached
 from toolkit.errors import PromptRejected, ServerError, ServerRefused, ServerUnreachable, ToolkitError
 from toolkit.failures import refusal_words
+from toolkit.feeder import endings
 from toolkit.feeder.account import WRITE_S, Account
 from toolkit.feeder.collect import Collector, Desk, expected_outputs
 from toolkit.feeder.showing import Showing
 from toolkit.feeder.watched import Watched, is_last
 from toolkit.jobs import Attempt, Instant, Job, JobStatus
 from toolkit.ledger import Outcome
-from toolkit.protocol import Event, ExecutionStart, HistoryEntry, Preview, Whereabouts, parse_rejection
+from toolkit.protocol import Event, ExecutionStart, HistoryEntry, Preview, Whereabouts
 from toolkit.reconcile import Evidence, Fate, judge
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Run:
         self._ended_hint = False
         self._acknowledged, self._number = attempt.acknowledged, attempt.queue_number
         self._client_id: str | None = None
-        self._not_sent = False
+        self.not_sent = False  # the server certainly has not got it: it is to be POSTed again
         self._refusal: ServerError | None = None
         self._deleted = False
         self._stop: JobStatus | None = None
@@ -100,7 +101,7 @@ class Run:
 
     async def _submit(self) -> None:
         """POST once. In doubt, nothing is sent again before the server was asked."""
-        self._not_sent, self._client_id = False, self.desk.link.client_id
+        self.not_sent, self._client_id = False, self.desk.link.client_id
         about: dict[str, Any] = {"toolkit": {"job_id": self.job.id, "attempt": self.attempt.number}}
         ui = getattr(self.job.request, "ui", None)
         if ui:
@@ -114,12 +115,12 @@ class Run:
             self._refusal = error
         except ServerUnreachable as error:
             self.desk.link.down(error)
-            self._not_sent = error.not_sent or not handed_in
+            self.not_sent = error.not_sent or not handed_in
         except ServerError as error:
             status = error.status if isinstance(error, ServerRefused) else None
             if status in GATES or (not handed_in and (status is None or status >= 500)):
                 self.desk.link.down(error)
-                self._not_sent = not handed_in or (status or 500) < 500
+                self.not_sent = not handed_in or (status or 500) < 500
             elif isinstance(error, ServerRefused):  # an answer that cannot be read says neither yes nor no: in doubt
                 self._refusal = error
         else:
@@ -154,12 +155,7 @@ class Run:
     @property
     def may_be_lost(self) -> bool:
         """Whether it would be first in the line again if the server has restarted: not seen there since we lost sight of it, or absent when we asked."""
-        return self._absences > 0 or (self._seen_at < self.desk.link.lost_sight_at and self.on_server.is_set() and not (self._not_sent or self.is_posting))
-
-    @property
-    def never_arrived(self) -> bool:
-        """Whether it is to be POSTed again, since the server certainly has not got it."""
-        return self._not_sent
+        return self._absences > 0 or (self._seen_at < self.desk.link.lost_sight_at and self.on_server.is_set() and not (self.not_sent or self.is_posting))
 
     def nudge(self) -> None:
         """Look again now: a cancel was asked, or the socket was lost."""
@@ -168,10 +164,11 @@ class Run:
     async def _follow(self) -> HistoryEntry | Outcome:
         """Wait for hints, ask when it is quiet, act on the fate, until the prompt has left the server."""
         while True:
-            refused = await self._refused()
-            if refused is not None:
-                return refused
-            if not self._ended_hint and not self._not_sent:
+            if self._refusal is not None:
+                catalog = await self.desk.catalog() if isinstance(self._refusal, PromptRejected) else None
+                if (refused := endings.refused(self._refusal, self.graph, catalog)) is not None:
+                    return refused
+            if not self._ended_hint and not self.not_sent:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._patience()):
                         await self._hint.wait()
@@ -180,9 +177,9 @@ class Run:
             if self._account.due_in_s() == 0.0 and not self._ended_hint:
                 await self._write_down()
             self._stop = self._stop or self._reason_to_stop()
-            if self._stop is not None and not self._not_sent:
+            if self._stop is not None and not self.not_sent:
                 await self._stop_on_server()
-            elif not self._ended_hint and not self._not_sent and not self._is_quiet():
+            elif not self._ended_hint and not self.not_sent and not self._is_quiet():
                 continue
             found = await self._ask()
             if found is not None:
@@ -211,20 +208,6 @@ class Run:
             return JobStatus.TIMED_OUT
         return JobStatus.REJECTED if self._dropped and getattr(self.job.request, "strict", False) else None
 
-    async def _refused(self) -> Outcome | None:
-        """The end that a refusal of the POST means, if it is certain."""
-        error = self._refusal
-        if isinstance(error, PromptRejected):
-            first, *others = refusal_words(parse_rejection(error.reply), self.graph, await self.desk.catalog())
-            reply = error.reply if isinstance(error.reply, Mapping) else None
-            return Outcome(
-                JobStatus.REJECTED, error=first.message, hint=first.hint, failure_kind=first.kind, failure_node=first.node,
-                warnings=tuple(map(str, others)), reply=reply,
-            )  # fmt: skip
-        if isinstance(error, ServerRefused) and error.status < 500:
-            return Outcome(JobStatus.REJECTED, error=error.message, hint=error.hint, failure_kind=f"http_{error.status}")
-        return None
-
     def _note_start(self) -> None:
         if self.watched.started is not None and self._account.status == JobStatus.SUBMITTED:
             self._account.learn(JobStatus.RUNNING, started=self.watched.started, acknowledged=1)
@@ -248,7 +231,7 @@ class Run:
     async def _evidence(self) -> Evidence:
         """What the server says of the prompt now; nothing is asked of a server that never got it."""
         stopping = self._stop is not None
-        if self._not_sent:
+        if self.not_sent:
             return Evidence(self._acknowledged, not_sent=True, stopping=stopping)
         client, prompt_id, deleted = self.desk.link.client, self.attempt.prompt_id, self._deleted
         told = self._told() if self._ended_hint else None
@@ -261,8 +244,11 @@ class Run:
         await self.desk.link.drop_superseded()
         forgot = where.is_absent and self._acknowledged and await self._server_forgot()
         self.desk.link.up()
-        self._absences, self._seen_at = (self._absences + 1, self._seen_at) if where.is_absent else (0, time.monotonic())
-        self._absent_since = (self._absent_since or time.monotonic()) if where.is_absent else 0.0
+        if where.is_absent:
+            self._absences += 1
+            self._absent_since = self._absent_since or time.monotonic()
+        else:
+            self._absences, self._absent_since, self._seen_at = 0, 0.0, time.monotonic()
         absent_for_s = time.monotonic() - self._absent_since if where.is_absent else 0.0
         return Evidence(self._acknowledged, where, self._absences, absent_for_s, forgot, False, stopping, deleted)
 
@@ -305,20 +291,18 @@ class Run:
             case Fate.NEVER_ARRIVED | Fate.LOST:
                 return self._lost(fate)
             case Fate.REMOVED:
-                return Outcome(JobStatus.REMOVED, error="Somebody removed it from the server's queue.", hint="Retry it if that was a mistake.")
+                return endings.removed()
         return None
 
     def _lost(self, fate: Fate) -> Outcome:
+        """The end of one that is nowhere; sent once more where that is wanted."""
         if self._refusal is not None:
-            return Outcome(JobStatus.REJECTED, error=self._refusal.message, hint=self._refusal.hint, failure_kind="server_error")
+            return endings.refused_late(self._refusal)
         if self.watched.ended_well:
-            said = "The server finished it, and forgot what it made before that was fetched."
-            return Outcome(JobStatus.FAILED, error=said, hint="Look into the server's output folder, or retry it.", failure_kind="outputs_unknown")
-        said = "The server restarted and forgot it." if fate is Fate.LOST else "The server never received it."
-        wanted = self.job.kind == "image" if self.job.request.retry_on_lost is None else self.job.request.retry_on_lost
-        again = wanted and self.attempt.number < ATTEMPTS_LIMIT
+            return endings.outputs_unknown()
         self.desk.link.superseded.add(self.attempt.prompt_id)
-        return Outcome(JobStatus.LOST, error=said, hint="Retry it.", again=again)
+        wanted = self.job.kind == "image" if self.job.request.retry_on_lost is None else self.job.request.retry_on_lost
+        return endings.lost(arrived=fate is Fate.LOST, again=wanted and self.attempt.number < ATTEMPTS_LIMIT)
 
     async def _server_forgot(self) -> bool:
         """Whether the server is no longer the process that took this: by its instance id, a count of prompts that began anew, a lost witness.
@@ -335,15 +319,7 @@ class Run:
         return not self._fresh or (link.last_down_at is not None and link.last_down_at > self._sent_at)
 
     def _stopped(self) -> Outcome:
-        """The end of an attempt that we stopped."""
-        match self._stop:
-            case JobStatus.TIMED_OUT:
-                return Outcome(JobStatus.TIMED_OUT, error=f"It took longer than the {self.job.request.timeout_s:g} s it was given.")
-            case JobStatus.REJECTED:
-                said = f"The server would leave out a part: {self._dropped[0]}"
-                return Outcome(JobStatus.REJECTED, error=said, failure_kind="dropped_branch", warnings=self._dropped)
-            case _:
-                return Outcome(JobStatus.CANCELLED)
+        return endings.stopped(self._stop, self.job.request.timeout_s, self._dropped)
 
     async def _stop_on_server(self) -> None:
         """Take it out of the queue or interrupt it, never another's; whether it worked is read back."""
@@ -362,8 +338,7 @@ class Run:
         """What a prompt that left the server means, with its files on our side."""
         began, ended = time.monotonic(), Instant.now()
         if entry.how == "interrupted" or self._stop is JobStatus.REJECTED:
-            foreign = Outcome(JobStatus.CANCELLED, error="Somebody interrupted it on the server.")
-            return self._timed(foreign if self._stop is None else self._stopped(), entry, ended, 0.0)
+            return self._timed(endings.interrupted() if self._stop is None else self._stopped(), entry, ended, 0.0)
         outcome = await self._fetched(Collector(self.desk, self.job, self.attempt, self.graph, self.recipe, self.live.say), entry)
         return self._timed(outcome, entry, ended, time.monotonic() - began)
 
